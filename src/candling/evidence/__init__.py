@@ -1,0 +1,1 @@
+"""What was measured and what may be said. No network, no file, no picture."""
