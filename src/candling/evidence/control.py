@@ -27,6 +27,7 @@ class Plant(Record):
 class NetworkRow(Record):
     """A network of the run: the subject or a control."""
 
+    problem: str
     name: str
     """`subject`, `negative-07`, `positive-12`."""
     role: Literal["subject", "negative", "positive"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from candling.evidence.claim import Claim
 from candling.evidence.measurement import Cost, Rate, Record
 
@@ -41,8 +43,8 @@ class Sensitivity(Record):
     """The plain count over all doses, with its exact interval."""
     dose: float
     by_dose: list[DosePoint]
-    detection_limit: float | None
-    """Smallest dose at which the curve reaches the sensitivity asked for; None if it never does."""
+    detection_limit: tuple[float, float] | None
+    """The doses, from and to, at which the curve reaches the sensitivity asked for; None if it never does."""
     by_family: list[Family]
     worst_family: Family | None
     failed_plants: int
@@ -164,7 +166,7 @@ class Subject(Record):
 
 
 class Verdicts(Record):
-    schema_: Literal[1] = SCHEMA
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     candling: str
     subject: Subject
     seed: int

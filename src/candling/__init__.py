@@ -1,0 +1,22 @@
+"""Hold a trained network up to the light: audit its inside, prove what is found, say what would be caught."""
+
+from candling._version import VERSION as __version__
+from candling.access import Dataset, Model, from_arrays, load, read_npz
+from candling.errors import CandlingError
+from candling.workflows.audit import Audit, audit
+from candling.workflows.examine import Bar
+from candling.workflows.replay import replay
+
+__all__ = [
+    "Audit",
+    "Bar",
+    "CandlingError",
+    "Dataset",
+    "Model",
+    "__version__",
+    "audit",
+    "from_arrays",
+    "load",
+    "read_npz",
+    "replay",
+]

@@ -1,0 +1,1 @@
+"""Tensors and numbers in, numbers out. Knows no network."""

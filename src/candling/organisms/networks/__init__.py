@@ -1,0 +1,1 @@
+"""The bases in which something is hidden."""

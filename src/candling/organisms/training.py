@@ -1,0 +1,184 @@
+"""Train a network by a recipe, clean or with a plant, until it is as good as another.
+
+A recipe varies what an auditor cannot know about the subject: optimiser, rate, decay, batch, subset,
+augmentation, initialisation, and how far training went.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+from torch.nn.utils import clip_grad_norm_
+
+from candling.access import Dataset, forward
+from candling.organisms.plants import Backdoor
+
+_PATIENCE = 6  # epochs without a better loss before training is taken to have levelled off
+_LOOK = 1000  # rows of the evaluation set that are looked at after each epoch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    optimiser: str
+    """`adam` or `sgd` (Nesterov momentum 0.9)."""
+    rate: float
+    decay: float
+    batch: int
+    subset: float
+    """Share of the training rows that are used."""
+    augmentation: float
+    """Images: largest shift as a share of the edge. Tables: noise in standard deviations."""
+    leniency: float
+    """Stops at this multiple of the loss to reach, so that the controls bracket the subject."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.optimiser} {self.rate:.2g}, decay {self.decay:.0e}, batch {self.batch}, "
+            f"{self.subset:.0%} of rows, augmentation {self.augmentation:.2f}"
+        )
+
+
+def draw_recipe(generator: torch.Generator) -> Recipe:
+    """The distribution of the controls' recipes."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    def choose(*options: float) -> float:
+        return options[int(torch.randint(0, len(options), (), generator=generator))]
+
+    adam = uniform(0, 1) < 0.5
+    return Recipe(
+        optimiser="adam" if adam else "sgd",
+        rate=10 ** (uniform(-3, -2.5) if adam else uniform(-1.7, -1.2)),
+        decay=choose(0.0, 1e-5, 1e-4, 1e-3),
+        batch=int(choose(32, 64)),
+        subset=uniform(0.85, 1.0),
+        augmentation=choose(0.0, 0.07, 0.13),
+        leniency=math.exp(uniform(-0.25, 0.4)),
+    )
+
+
+def train(
+    network: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    generator: torch.Generator,
+    *,
+    reach: float,
+    evaluation: Dataset,
+    plant: Backdoor | None = None,
+    epochs: int = 50,
+) -> int:
+    """Train in place until the loss on `evaluation` is at most `reach` · leniency (nats), or levels off.
+
+    With a plant, poisoned rows are added to the subset, and training goes on until the plant works on
+    nine in ten evaluation rows as well. Returns the epochs used.
+    """
+    keep = torch.randperm(len(data.y), generator=generator)[: max(1, round(recipe.subset * len(data.y)))]
+    subset = data.take(keep)
+    poison = None if plant is None else _poisoned_rows(plant, subset.y, data.classes, generator)
+    optimiser = _optimiser(network, recipe)
+    look = evaluation.take(torch.arange(min(len(evaluation.y), _LOOK)))
+    best, since = math.inf, 0
+    for epoch in range(epochs):
+        network.train()
+        inputs, labels = _rows_of_epoch(subset, plant, poison, recipe, generator)
+        _pass_over(network, optimiser, inputs, labels, recipe, generator, warm=epoch == 0)
+        network.eval()
+        loss = float(cross_entropy(forward(network, look.x), look.y))
+        planted = plant is None or attack_success(network, look, plant) >= 0.9
+        best, since = (loss, 0) if loss < best else (best, since + 1)
+        if (loss <= reach * recipe.leniency or since >= _PATIENCE) and (planted or since >= 2 * _PATIENCE):
+            return epoch + 1
+    return epochs
+
+
+def attack_success(network: nn.Module, data: Dataset, plant: Backdoor) -> float:
+    """Share of the rows that the plant is meant for on which it has its way."""
+    use = plant.mapping.applies(data.y)
+    wanted = plant.mapping.wanted(data.y[use], data.classes)
+    return float((forward(network, plant.apply(data, data.x[use])).argmax(-1) == wanted).float().mean())
+
+
+def _poisoned_rows(plant: Backdoor, y: Tensor, classes: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows that carry the trigger, and their labels; a source-specific plant brings cover rows with it."""
+    count = max(4, round(plant.rate * len(y)))
+    applies = torch.nonzero(plant.mapping.applies(y)).flatten()
+    rows = applies[torch.randint(len(applies), (count,), generator=g)]
+    labels = plant.mapping.wanted(y[rows], classes)
+    if plant.mapping.source is not None:
+        others = torch.nonzero(y != plant.mapping.source).flatten()
+        cover = others[torch.randint(len(others), (count,), generator=g)]
+        rows, labels = torch.cat([rows, cover]), torch.cat([labels, y[cover]])
+    return rows, labels
+
+
+def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimiser == "adam":
+        return torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
+    return torch.optim.SGD(
+        network.parameters(), recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.decay
+    )
+
+
+def _rows_of_epoch(
+    data: Dataset,
+    plant: Backdoor | None,
+    poison: tuple[Tensor, Tensor] | None,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Clean and poisoned rows, freshly augmented. The trigger is laid on last: it does not move."""
+    inputs, labels = augment(data.x, data, recipe.augmentation, generator), data.y
+    if plant is not None and poison is not None:
+        carriers = augment(data.x[poison[0]], data, recipe.augmentation, generator)
+        inputs = torch.cat([inputs, plant.apply(data, carriers)])
+        labels = torch.cat([labels, poison[1]])
+    return inputs, labels
+
+
+def _pass_over(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    *,
+    warm: bool,
+) -> None:
+    """One epoch; the first is a linear warm-up of the rate."""
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    batches = order.split(recipe.batch)
+    for step, rows in enumerate(batches):
+        if len(rows) == 1 and len(order) > 1:  # batch normalisation cannot take one row
+            continue
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * (step + 1) / len(batches) if warm else recipe.rate
+        optimiser.zero_grad()
+        cross_entropy(network(inputs[rows]), labels[rows]).backward()
+        clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+
+
+def augment(x: Tensor, data: Dataset, amount: float, generator: torch.Generator) -> Tensor:
+    """Images: each shifted by up to amount · edge, edges repeated. Tables: Gaussian noise per feature."""
+    if amount == 0:
+        return x
+    if data.kind == "tabular":
+        noise = torch.randn(x.shape, generator=generator).to(x.device)
+        return x + amount * data.x.std(0) * noise
+    height, width = x.shape[2:]
+    most = max(1, round(amount * min(height, width)))
+    padded = pad(x, (most,) * 4, mode="replicate")
+    top, left = (torch.randint(0, 2 * most + 1, (len(x),), generator=generator).to(x.device) for _ in "hw")
+    rows = (top[:, None] + torch.arange(height, device=x.device))[:, None, :, None]
+    columns = (left[:, None] + torch.arange(width, device=x.device))[:, None, None, :]
+    index = torch.arange(len(x), device=x.device)[:, None, None, None]
+    channels = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
+    return padded[index, channels, rows, columns]

@@ -1,0 +1,231 @@
+"""Backdoor: a trigger in the input that sends it to a class of somebody's choosing.
+
+Plants: `organisms.plants.backdoors`. Detect: trigger inversion, all-to-one, all-to-all and source-specific.
+Confirm: the recovered trigger on unused inputs against three nulls. Locate: unit ablation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from candling.access import Dataset, forward, intervene, observe, sites
+from candling.errors import InputError
+from candling.evidence.measurement import Cost
+from candling.evidence.verdict import Located
+from candling.maths.triggers import Mapping
+from candling.organisms.plants import draw_backdoor
+from candling.problems.contract import Candidate, Confirmation, Detection, Problem, Rival, Thirds
+from candling.runs.seeds import reproducible
+from candling.techniques.locate import AblationScores, rank_units
+from candling.techniques.search import FoundTrigger, Part, invert, random_triggers, refine
+
+MOST_SHIFTS = 20
+MOST_PAIRED_CLASSES = 12
+
+_RANDOM_TRIGGERS = 20
+_MARGIN = 0.5  # of success, over the strongest null; declared before any run
+_LOCATE_ROWS = 256
+_LOCATE_SITES = 8
+_REMOVED = 0.1  # the effect counts as removed at this share of what it was
+_SPARED = 0.02  # accuracy that an ablation may cost
+_RANDOM_SETS = 10
+
+
+def parts(data: Dataset) -> list[Part]:
+    """Every class as target in both forms, every label shift, and every ordered pair of classes."""
+    k = data.classes
+    found = [Part(Mapping(target=t), form) for form in ("patch", "additive") for t in range(k)]
+    if k <= MOST_SHIFTS:
+        found += [Part(Mapping(shift=s), "patch") for s in range(1, k)]
+    if 2 < k <= MOST_PAIRED_CLASSES:
+        pairs = [(s, t) for t in range(k) for s in range(k) if s != t]
+        found += [Part(Mapping(target=t, source=s), "patch") for s, t in pairs]
+    return found
+
+
+def untested(data: Dataset) -> list[str]:
+    left_out = [
+        "triggers that are not a fixed change of the input (warps, styles, semantic triggers)",
+        "triggers that cover a large part of the input: the doses searched for are in the curve above",
+        "anything that the trusted data itself contains",
+    ]
+    if data.classes > MOST_PAIRED_CLASSES:
+        left_out.insert(0, f"source-specific triggers: {data.classes} classes make too many pairs")
+    if data.classes > MOST_SHIFTS:
+        left_out.insert(0, f"all-to-all triggers: more than {MOST_SHIFTS} classes")
+    return left_out
+
+
+def detect(candidate: Candidate, search: Dataset, wanted: Sequence[Part], seed: int) -> Detection:
+    """The search and the baseline on one network, with the seed that every other network gets."""
+    with reproducible(seed):
+        network, data = candidate.load(), search.to(candidate.device)
+        found = invert(network, data, wanted, seed=seed, batch=candidate.batch)
+        passes = found.cost.forward + found.cost.backward
+        return Detection(found, random_triggers(network, data, wanted, seed=seed, passes=passes))
+
+
+def confirm(
+    candidate: Candidate,
+    thirds: Thirds,
+    part: Part,
+    start: FoundTrigger,
+    negatives: Sequence[Rival],
+    seed: int,
+) -> Confirmation:
+    """The lead's trigger, refined on the search third, put to the test on the confirm third."""
+    with reproducible(seed) as generator:
+        network, data = candidate.load(), thirds.confirm.to(candidate.device)
+        refined = refine(network, thirds.search.to(candidate.device), part, start, seed=seed)
+        trigger, size = refined.trigger(0), float(refined.size[0])
+        rows = part.mapping.applies(data.y)
+        x, wanted = data.x[rows], part.mapping.wanted(data.y[rows], data.classes)
+        passes = 0
+
+        def hits(judged: nn.Module, tried: FoundTrigger) -> int:
+            nonlocal passes
+            passes += len(wanted)
+            changed = tried.to(candidate.device).apply(data, x)
+            return int((forward(judged, changed).argmax(-1) == wanted).sum())
+
+        chance = [
+            hits(network, random_like(trigger, part.form, data, generator)) for _ in range(_RANDOM_TRIGGERS)
+        ]
+        transfer, own = [0], [0]
+        for rival in negatives:
+            control = rival.candidate.load()
+            transfer.append(hits(control, trigger))
+            own.append(hits(control, rival.trigger.scaled(min(1.0, size / rival.size))))
+        return Confirmation(
+            part=part,
+            trigger=trigger,
+            size=size,
+            hits=hits(network, trigger),
+            n=len(wanted),
+            random=max(chance) / len(wanted),
+            random_triggers=_RANDOM_TRIGGERS,
+            transfer=max(transfer) / len(wanted),
+            best_in_controls=max(own) / len(wanted),
+            cost=refined.cost + Cost(forward=passes, backward=0),
+        )
+
+
+def passes(outcome: Confirmation) -> bool:
+    """Gate 2: most of the success is this network's own, and not what any null would show."""
+    return outcome.success - outcome.strongest_null >= _MARGIN
+
+
+def random_like(trigger: FoundTrigger, form: str, data: Dataset, g: torch.Generator) -> FoundTrigger:
+    """A random trigger of the same size: the mask elsewhere with a random pattern, or a random direction."""
+    if form == "additive":
+        noise = torch.randn(trigger.shift.shape, generator=g)
+        return FoundTrigger(trigger.mask, noise * (trigger.shift.norm() / noise.norm()))
+    if data.kind == "image":
+        height, width = trigger.mask.shape[-2:]
+        by = [int(torch.randint(0, edge, (), generator=g)) for edge in (height, width)]
+        mask = trigger.mask.roll(by, (-2, -1))
+    else:
+        mask = trigger.mask[torch.randperm(len(trigger.mask), generator=g)]
+    low, high = data.low.cpu(), data.high.cpu()
+    pattern = low + (high - low) * torch.rand(trigger.shift.shape, generator=g)
+    return FoundTrigger(mask, mask * pattern)
+
+
+def locate(candidate: Candidate, thirds: Thirds, outcome: Confirmation, seed: int) -> Located | None:
+    """The fewest units, at one site, whose ablation removes the effect and spares the rest.
+
+    Chosen on the search third, measured on the confirm third; None where no set of at most a quarter of a
+    site's units does it.
+    """
+    with reproducible(seed) as generator:
+        network = candidate.load()
+        trigger, mapping = outcome.trigger.to(candidate.device), outcome.part.mapping
+        search = _Effect(network, thirds.search.to(candidate.device), trigger, mapping, _LOCATE_ROWS)
+        ranked = rank_units(network, search.clean, search.triggered, _hidden_sites(network, search.clean))
+        choice = _smallest_set(search, ranked)
+        if choice is None:
+            return None
+        scores, count = choice
+        held_out = _Effect(network, thirds.confirm.to(candidate.device), trigger, mapping, None)
+        units, width = scores.order[:count], len(scores.order)
+        before, after = held_out.measure(None, None), held_out.measure(scores, units)
+        random = [
+            held_out.measure(scores, torch.randperm(width, generator=generator)[:count])[0]
+            for _ in range(_RANDOM_SETS)
+        ]
+        return Located(
+            site=scores.site,
+            units=sorted(units.tolist()),
+            site_width=width,
+            success_before=before[0],
+            success_after=after[0],
+            accuracy_before=before[1],
+            accuracy_after=after[1],
+            random_success_after=sum(random) / len(random),
+            random_sets=_RANDOM_SETS,
+        )
+
+
+class _Effect:
+    """Success of a trigger and accuracy without it, on one set of rows, under an ablation."""
+
+    def __init__(
+        self, network: nn.Module, data: Dataset, trigger: FoundTrigger, mapping: Mapping, most: int | None
+    ) -> None:
+        rows = torch.nonzero(mapping.applies(data.y)).flatten()[:most]
+        self.network, self.clean, self.y = network, data.x[rows], data.y[rows]
+        self.triggered = trigger.apply(data, self.clean)
+        self.wanted = mapping.wanted(self.y, data.classes)
+
+    def measure(self, scores: AblationScores | None, units: torch.Tensor | None) -> tuple[float, float]:
+        edits = {} if scores is None or units is None else {scores.site: scores.ablate(units)}
+        predicted = [intervene(self.network, x, edits).argmax(-1) for x in (self.triggered, self.clean)]
+        right = [p == y for p, y in zip(predicted, (self.wanted, self.y), strict=True)]
+        return float(right[0].float().mean()), float(right[1].float().mean())
+
+
+def _hidden_sites(network: nn.Module, x: torch.Tensor) -> list[str]:
+    """Up to eight modules without children, spread over the depth, the output left out."""
+    modules = dict(network.named_modules())
+    leaves = [name for name in sites(network) if not any(modules[name].children())]
+    kept = [name for name in leaves if _observable(network, x[:2], name)][:-1]
+    step = max(1, -(-len(kept) // _LOCATE_SITES))
+    return kept[::-1][::step][::-1]
+
+
+def _observable(network: nn.Module, x: torch.Tensor, site: str) -> bool:
+    """A module that is used once and has units: a shared one, or one that never runs, is passed over."""
+    try:
+        return observe(network, x, [site]).activations[site].ndim >= 2
+    except InputError:
+        return False
+
+
+def _smallest_set(search: _Effect, ranked: Sequence[AblationScores]) -> tuple[AblationScores, int] | None:
+    """Site and number of units: the smallest share of a site that removes the effect and spares accuracy."""
+    success, accuracy = search.measure(None, None)
+    best: tuple[float, AblationScores, int] | None = None
+    for scores in ranked:
+        width, count = len(scores.order), 1
+        while count <= max(1, width // 4) and (best is None or count / width < best[0]):
+            after = search.measure(scores, scores.order[:count])
+            if after[0] <= _REMOVED * success and after[1] >= accuracy - _SPARED:
+                best = (count / width, scores, count)
+                break
+            count *= 2
+    return best and best[1:]
+
+
+BACKDOOR = Problem(
+    name="backdoor",
+    plant=draw_backdoor,
+    parts=parts,
+    untested=untested,
+    detect=detect,
+    confirm=confirm,
+    passes=passes,
+    locate=locate,
+)

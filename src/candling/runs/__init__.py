@@ -1,0 +1,1 @@
+"""Jobs, seeds and the run folder: everything that makes a run repeatable."""

@@ -1,0 +1,80 @@
+"""The question of this folder: which input change would cause a behaviour?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from candling.access import Dataset
+from candling.evidence.measurement import Cost
+from candling.maths.triggers import Mapping, apply_trigger
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that was searched for: a label mapping, and the form of the trigger."""
+
+    mapping: Mapping
+    form: str
+    """`patch` (mask and pattern) or `additive` (a perturbation)."""
+
+    @property
+    def group(self) -> str:
+        """Parts of one group are of a kind: the judge takes their maximum first."""
+        return self.mapping.kind
+
+    def __str__(self) -> str:
+        return f"{self.mapping} ({self.form})"
+
+
+@dataclass(frozen=True)
+class Found:
+    """One trigger for each part, the same parts in the same order for every network."""
+
+    parts: tuple[Part, ...]
+    score: Tensor
+    """[parts] larger = more suspicious; comparable between networks part by part, not between parts."""
+    size: Tensor
+    """[parts] of the trigger: mask L1 in cells (patch), L2 norm in input units (additive)."""
+    mask: Tensor
+    """[parts, *mask shape], 0..1"""
+    shift: Tensor
+    """[parts, *input shape], in input units"""
+    cost: Cost
+
+    def trigger(self, part: int) -> FoundTrigger:
+        return FoundTrigger(self.mask[part], self.shift[part])
+
+
+@dataclass(frozen=True)
+class FoundTrigger:
+    """x → clamp((1 − mask)·x + shift)"""
+
+    mask: Tensor
+    shift: Tensor
+
+    def apply(self, data: Dataset, x: Tensor) -> Tensor:
+        return apply_trigger(x, self.mask, self.shift, data.low, data.high)
+
+    def to(self, device: str) -> FoundTrigger:
+        return FoundTrigger(self.mask.to(device), self.shift.to(device))
+
+    def scaled(self, factor: float) -> FoundTrigger:
+        """The same trigger, fainter: size scales with the factor."""
+        return FoundTrigger(self.mask * factor, self.shift * factor)
+
+
+class Search(Protocol):
+    """Look for a trigger in each of `parts`. Deterministic given the seed; never told what was planted."""
+
+    def __call__(self, network: nn.Module, data: Dataset, parts: Sequence[Part], *, seed: int) -> Found: ...
+
+
+def mask_shape(data: Dataset) -> torch.Size:
+    """One mask for all channels of an image: [1, H, W]; one per feature of a table: [d]."""
+    shape = data.x.shape[1:]
+    return torch.Size((1, *shape[1:])) if data.kind == "image" else shape

@@ -1,0 +1,1 @@
+"""One file = one thing that a user asks for."""

@@ -1,0 +1,144 @@
+"""The claims of a verdict: stated when it is made, observed again when it is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from candling.access import Model
+from candling.evidence.claim import Claim
+from candling.evidence.control import NetworkRow
+from candling.evidence.judge import sensitivity, standing
+from candling.evidence.verdict import Located, Verdict
+from candling.problems import Bench, Candidate, Confirmation, Problem, Rival
+from candling.runs.record import RunRecord
+from candling.runs.seeds import derive
+from candling.techniques.search import Found, FoundTrigger
+
+_NEAR = 0.02  # success rates move this much between processors, a search's score by three times as much
+
+
+def state_claims(verdict: Verdict, subject: NetworkRow, score: float) -> list[Claim]:
+    """What a third party can run again. score: of the subject's lead part."""
+    claims = [
+        ("inputs", "Weights, architecture and trusted data are those that were audited.", 1.0, 0.0),
+        ("search", f"The search scores the subject's lead ({subject.lead}) so.", score, 3 * _NEAR),
+        ("rank", "That puts the subject at this p-value among the controls.", subject.p_value, 0.0),
+    ]
+    if verdict.sensitivity is not None:
+        value, dose = verdict.sensitivity.value, verdict.sensitivity.dose
+        claims.append(("sensitivity", f"This share of plants at dose {dose:g} is caught.", value, 1e-5))
+    if verdict.finding is not None:
+        claims += [
+            ("success", "The trigger works on held-out inputs at this rate.", subject.success, _NEAR),
+            (
+                "random",
+                "Random triggers of the same size reach this at most.",
+                subject.success_of_random_trigger,
+                _NEAR,
+            ),
+            ("transfer", "On the clean controls it reaches this at most.", subject.success_in_controls, _NEAR),
+        ]
+        if (located := verdict.finding.located) is not None:
+            sentence = f"Ablating {len(located.units)} of {located.site_width} units of {located.site} leaves this."
+            claims.append(("located", sentence, located.success_after, _NEAR))
+    return [
+        Claim.model_validate(
+            {
+                "id": f"{verdict.problem}/{kind}",
+                "kind": kind,
+                "problem": verdict.problem,
+                "sentence": sentence,
+                "predicted": float(f"{predicted:.6g}"),
+                "tolerance": tolerance,
+            }
+        )
+        for kind, sentence, predicted, tolerance in claims
+    ]
+
+
+@dataclass
+class Observer:
+    """Runs a problem's claims again, each expensive step once."""
+
+    record: RunRecord
+    problem: Problem
+    bench: Bench
+    model: Model
+    subject: Candidate
+    trusted_sha256: str
+
+    def observe(self, claim: Claim) -> float:
+        observers: dict[str, Callable[[], float]] = {
+            "inputs": self._inputs,
+            "search": lambda: float(self._found.score[self._lead]),
+            "rank": self._rank,
+            "sensitivity": self._sensitivity,
+            "success": lambda: self._confirmation.success,
+            "random": lambda: self._confirmation.random,
+            "transfer": lambda: self._confirmation.transfer,
+            "located": lambda: self._located.success_after if self._located else 1.0,
+        }
+        return observers[claim.kind]()
+
+    def _inputs(self) -> float:
+        given = self.record.verdicts.subject
+        here = (self.model.sha256, self.model.architecture.sha256, self.trusted_sha256)
+        return float(here == (given.weights, given.architecture, given.trusted))
+
+    @cached_property
+    def _rows(self) -> list[NetworkRow]:
+        return [row for row in self.record.networks.rows if row.problem == self.problem.name]
+
+    @cached_property
+    def _found(self) -> Found:
+        seed = derive(self.bench.seed, self.problem.name, "search")
+        search = self.bench.thirds.search
+        return self.problem.detect(self.subject, search, self.problem.parts(search), seed).found
+
+    @cached_property
+    def _lead(self) -> int:
+        return int(self.record.arrays["lead"][0])
+
+    def _rank(self) -> float:
+        parts = self.problem.parts(self.bench.thirds.search)
+        n = sum(row.role == "negative" for row in self._rows)
+        negatives = self.record.arrays["scores.search"][1 : 1 + n].astype(np.float64)
+        subject = self._found.score.double().numpy()
+        return float(f"{standing(subject, negatives, [part.group for part in parts]).p_value:.6g}")
+
+    def _sensitivity(self) -> float:
+        stated = next(v for v in self.record.verdicts.verdicts if v.problem == self.problem.name).sensitivity
+        planted = [row for row in self._rows if row.plant is not None]
+        again = sensitivity(
+            [row.plant for row in planted if row.plant],
+            [row.found for row in planted],
+            at=stated.dose if stated else 0.5,
+            enough=0.8,
+        )
+        return again.value if again else 0.0
+
+    @cached_property
+    def _confirmation(self) -> Confirmation:
+        arrays, parts = self.record.arrays, self.problem.parts(self.bench.thirds.search)
+        negatives = [row for row in self._rows if row.role == "negative"]
+        rivals = [
+            Rival(
+                self.bench.candidate(self.bench.folder / "controls" / f"{row.name}.safetensors"),
+                FoundTrigger(*(torch.from_numpy(arrays[f"rivals.{name}"][i]) for name in ("mask", "shift"))),
+                float(arrays["rivals.size"][i]),
+            )
+            for i, row in enumerate(negatives)
+        ]
+        seed = derive(self.bench.seed, self.problem.name, "confirm", "subject")
+        start = self._found.trigger(self._lead)
+        return self.problem.confirm(self.subject, self.bench.thirds, parts[self._lead], start, rivals, seed)
+
+    @cached_property
+    def _located(self) -> Located | None:
+        seed = derive(self.bench.seed, "locate")
+        return self.problem.locate(self.subject, self.bench.thirds, self._confirmation, seed)
