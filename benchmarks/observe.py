@@ -25,7 +25,6 @@ from torch.nn import functional
 
 from candling.access import observe, sites
 
-
 TOKENS = 32
 
 

@@ -79,10 +79,10 @@ class Architecture:
 
         Raises InputError where a part that owns parameters or buffers cannot reset them.
         """
-        template = _Template(_emptied(module))
+        architecture = cls("module in memory", _sha256_structure(module), _Template(_emptied(module)))
         with torch.random.fork_rng(devices=[]):
-            template()
-        return cls("module in memory", _sha256_structure(module), template)
+            architecture()
+        return architecture
 
     @classmethod
     def from_callable(cls, build: Build) -> Architecture:

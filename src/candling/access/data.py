@@ -93,7 +93,7 @@ def check_fits(dataset: Dataset, module: nn.Module) -> int:
         raise bad_input("data", f"the network gives {kind}, not float logits [n, classes]")
     if output.ndim != 2 or len(output) != len(x):
         raise bad_input("data", f"the network gives {list(output.shape)} for {len(x)} rows, not [n, classes]")
-    _check_labels(dataset.y.numpy(), output.shape[1], f"the network's {output.shape[1]} outputs", "")
+    _check_labels(dataset.y.cpu().numpy(), output.shape[1], f"the network's {output.shape[1]} outputs", "")
     return output.shape[1]
 
 
@@ -105,7 +105,7 @@ def split(
     The parts come out about equal, in the row order of the whole, and depend on nothing but the rows
     and the salt. Raises InputError where a part gets no row.
     """
-    rows = (dataset.x + 0.0).flatten(1).numpy()  # -0.0 and 0.0 are equal
+    rows = (dataset.x.cpu() + 0.0).flatten(1).numpy()  # -0.0 and 0.0 are equal
     prefix = hashlib.sha256(salt.encode())
     place = np.empty(len(rows), dtype=np.int64)
     for number, row in enumerate(rows):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -96,7 +96,9 @@ def _parsed(header: bytes) -> dict[str, Any]:
     if not text.startswith("{"):
         raise Malformed("not a safetensors file: its header is no JSON object")
     try:
-        fields: dict[str, Any] = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        fields: dict[str, Any] = json.loads(
+            text, object_pairs_hook=_unique, parse_int=_count, parse_float=_no_count, parse_constant=_no_count
+        )
     except Malformed:
         raise
     except (ValueError, RecursionError):
@@ -107,14 +109,24 @@ def _parsed(header: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in pairs:
+        if not _is_unicode(name) or (isinstance(value, str) and not _is_unicode(value)):
+            raise Malformed(f"its header holds half a character at {shown(name)}")
         if name in fields:
             raise Malformed(f"its header names {shown(name)} twice")
         fields[name] = value
     return fields
 
 
-def _no_constant(name: str) -> Any:
-    raise Malformed(f"its header holds {name}")
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _count(text: str) -> int:
+    return _no_count(text) if text.startswith("-") else int(text)  # parsers differ on -0
+
+
+def _no_count(text: str) -> NoReturn:
+    raise Malformed(f"its header holds {shown(text)}, not a whole number from 0")
 
 
 def _check_metadata(metadata: Any) -> None:
@@ -125,8 +137,6 @@ def _check_metadata(metadata: Any) -> None:
 def _entry(name: str, field: Any) -> Entry:
     if not name:
         raise Malformed("a tensor has an empty name")
-    if any("\ud800" <= c <= "\udfff" for c in name):
-        raise Malformed(f"tensor {shown(name)}: the name is not Unicode text")
     if not isinstance(field, dict) or field.keys() != {"dtype", "shape", "data_offsets"}:
         raise Malformed(f"tensor {shown(name)}: needs exactly dtype, shape and data_offsets")
     dtype = DTYPES.get(field["dtype"]) if isinstance(field["dtype"], str) else None
@@ -146,5 +156,5 @@ def _entry(name: str, field: Any) -> Entry:
 
 
 def _counts(values: Any) -> bool:
-    """Whether `values` is a list of whole numbers in [0, 2^63): True is no number here."""
-    return isinstance(values, list) and all(type(n) is int and 0 <= n <= _MAX_SIZE for n in values)
+    """Whether `values` is a list of numbers below 2^63 (`_count` let no negative one pass; True is none)."""
+    return isinstance(values, list) and all(type(n) is int and n <= _MAX_SIZE for n in values)

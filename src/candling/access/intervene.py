@@ -18,8 +18,9 @@ def intervene(
 ) -> Tensor:
     """Logits of `module` on `inputs` [n, ...] in eval mode, with each site's output replaced by its edit.
 
-    An edit receives a copy, so it may work in place. Costs one forward pass. Raises InputError where an
-    edit returns no tensor or another shape or dtype, and as `passes.run` does.
+    An edit receives a copy, so it may work in place, and a copy of what it returns goes on through the
+    network, so it may return a tensor that is kept elsewhere. Costs one forward pass. Raises InputError
+    where an edit returns no tensor or another shape or dtype, and as `passes.run` does.
     """
     return run(module, inputs, {site: _checked(site, edit) for site, edit in edits.items()}, grad=grad)
 
@@ -32,6 +33,6 @@ def _checked(site: str, edit: Change) -> Tap:
         if (new.shape, new.dtype) != (output.shape, output.dtype):
             was, now = (f"{list(t.shape)} {t.dtype}" for t in (output, new))
             raise bad_input("edit", f"the edit at {shown(site)} turned {was} into {now}")
-        return new
+        return new.clone()  # the next layer may overwrite it
 
     return tap

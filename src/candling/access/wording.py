@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from candling.errors import InputError, UnsafeInputError
+from candling.report.text import visible
 
 LINE = 200
 """Longest line that an error may print, its `error[CODE]: ` included."""
 
 
 def printable(text: str) -> str:
-    """`text` with control, bidi, zero-width and surrogate characters as visible escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """`text` on one line, with whatever the eye would not see, odd spaces too, as visible escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in visible(text))
 
 
 def shown(text: object, width: int = 40) -> str:

@@ -46,6 +46,8 @@ def max_standard_score(scores: Array, groups: Sequence[str]) -> tuple[Array, NDA
     z = standard_scores(scores)
     names = list(dict.fromkeys(groups))
     members = [np.flatnonzero([g == name for g in groups]) for name in names]
+    # A group on which all networks agree (no search ever succeeded, say) tells none from another.
+    members = [m for m in members if np.ptp(scores[:, m], axis=0).any()] or members[:1]
     tops = np.stack([z[:, m].max(1) for m in members], axis=1)
     leads = np.stack([m[z[:, m].argmax(1)] for m in members], axis=1)
     second = standard_scores(tops)

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from candling.access import Dataset, forward
 from candling.organisms.plants import Backdoor
 
-_PATIENCE = 6  # epochs without a better loss before training is taken to have levelled off
+_PATIENCE = 8  # epochs without a better loss before training is taken to have levelled off
 _LOOK = 1000  # rows of the evaluation set that are looked at after each epoch
 
 
@@ -54,11 +54,11 @@ def draw_recipe(generator: torch.Generator) -> Recipe:
     adam = uniform(0, 1) < 0.5
     return Recipe(
         optimiser="adam" if adam else "sgd",
-        rate=10 ** (uniform(-3, -2.5) if adam else uniform(-1.7, -1.2)),
+        rate=10 ** (uniform(-2.9, -2.4) if adam else uniform(-1.4, -1.0)),
         decay=choose(0.0, 1e-5, 1e-4, 1e-3),
         batch=int(choose(32, 64)),
         subset=uniform(0.85, 1.0),
-        augmentation=choose(0.0, 0.07, 0.13),
+        augmentation=choose(0.0, 0.04, 0.08),
         leniency=math.exp(uniform(-0.25, 0.4)),
     )
 
@@ -72,7 +72,7 @@ def train(
     reach: float,
     evaluation: Dataset,
     plant: Backdoor | None = None,
-    epochs: int = 50,
+    epochs: int = 60,
 ) -> int:
     """Train in place until the loss on `evaluation` is at most `reach` · leniency (nats), or levels off.
 
@@ -168,13 +168,13 @@ def _pass_over(
 
 def augment(x: Tensor, data: Dataset, amount: float, generator: torch.Generator) -> Tensor:
     """Images: each shifted by up to amount · edge, edges repeated. Tables: Gaussian noise per feature."""
-    if amount == 0:
-        return x
     if data.kind == "tabular":
         noise = torch.randn(x.shape, generator=generator).to(x.device)
         return x + amount * data.x.std(0) * noise
     height, width = x.shape[2:]
-    most = max(1, round(amount * min(height, width)))
+    most = round(amount * min(height, width))
+    if most == 0:
+        return x
     padded = pad(x, (most,) * 4, mode="replicate")
     top, left = (torch.randint(0, 2 * most + 1, (len(x),), generator=generator).to(x.device) for _ in "hw")
     rows = (top[:, None] + torch.arange(height, device=x.device))[:, None, :, None]

@@ -106,10 +106,6 @@ class Confirmation:
     def success(self) -> float:
         return self.hits / self.n
 
-    @property
-    def strongest_null(self) -> float:
-        return max(self.random, self.transfer, self.best_in_controls)
-
 
 @dataclass(frozen=True)
 class Problem:

@@ -24,7 +24,7 @@ from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 
 TOOK = 0.8
-"""A plant counts from this success on."""
+"""A plant counts from this success on, in a network that is still good at its task."""
 
 RECIPE = (
     "fresh initialisations of the subject's architecture, trained on the control third by recipes that vary "
@@ -34,6 +34,7 @@ RECIPE = (
 Role = Literal["subject", "negative", "positive"]
 
 _ATTEMPTS = 3
+_COLLAPSED = 3.0  # times the subject's loss (or 0.1 nats more): no network that anyone would release
 _GOLDEN = 0.6180339887498949  # steps by it, modulo one, cover the range evenly for any number of them
 
 
@@ -111,7 +112,7 @@ def _train_control(
     reach: float,
     seed: int,
 ) -> _Trained:
-    """One control; a plant that did not take is planted again in a fresh network, three times in all."""
+    """One control. A network that collapsed, or whose plant did not take, is made again, three times in all."""
     thirds = bench.thirds.to(bench.device)
     control = thirds.control
     cost = Cost(forward=0, backward=0)
@@ -123,29 +124,24 @@ def _train_control(
             epochs = train(
                 network, control, recipe, generator, reach=reach, evaluation=thirds.search, plant=plant
             )
-            rows = round(epochs * len(control.y) * recipe.subset * (1 + (plant.rate if plant else 0)))
+            rows = round(epochs * len(control) * recipe.subset * (1 + (plant.rate if plant else 0)))
             cost += Cost(forward=rows, backward=rows)
-            success = attack_success(network.eval(), thirds.confirm, plant) if plant else 0.0
-        if plant is None or success >= TOOK or attempt == _ATTEMPTS:
+            loss, accuracy = loss_and_accuracy(network, thirds.search)
+            success = attack_success(network, thirds.confirm, plant) if plant else 1.0
+        took = success >= TOOK and loss <= max(_COLLAPSED * reach, reach + 0.1)
+        if took:
             break
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    loss, accuracy = loss_and_accuracy(network, thirds.search)
-    record = _record(plant, success, attempt)
-    return _Trained(state, f"{recipe}, {epochs} epochs", loss, accuracy, record, cost)
-
-
-def _record(plant: Backdoor | None, success: float, attempts: int) -> Plant | None:
-    if plant is None:
-        return None
-    return Plant(
+    record = plant and Plant(
         family=plant.family,
         dose=plant.dose,
         physical=plant.physical,
         rate=plant.rate,
         success=success,
-        took=success >= TOOK,
-        attempts=attempts,
+        took=took,
+        attempts=attempt,
     )
+    return _Trained(state, f"{recipe}, {epochs} epochs", loss, accuracy, record, cost)
 
 
 def loss_and_accuracy(network: torch.nn.Module, data: Dataset) -> tuple[float, float]:

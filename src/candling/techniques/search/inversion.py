@@ -38,11 +38,11 @@ class Settings:
     additive_rate: float = 0.1
     """Adam's step of an additive trigger, as a share of the input range."""
     success: float = 0.99
-    """A trigger counts when this share of the step's rows follows it."""
+    """A trigger works when this share of the step's rows follows it."""
 
 
 _SOURCE_SPECIFIC = {"rows": 4, "steps": 40}  # K(K − 1) parts: fewer rows and steps for each
-_REFINE = {"rows": 64, "steps": 100, "rate": 0.1, "additive_rate": 0.01}
+_REFINE = {"rows": 64, "steps": 100, "rate": 0.1, "additive_rate": 0.02}
 _LEVEL = 1.3  # λ grows by this factor on success and shrinks by its 1.5th power on failure
 _LAMBDA = (1e-5, 1e-2, 1e3)  # smallest, first, largest
 
@@ -101,6 +101,8 @@ def _invert_block(
     eligible = torch.stack([p.mapping.applies(data.y) for p in parts]).float().cpu()
     wanted = torch.stack([p.mapping.wanted(data.y, data.classes) for p in parts])
     best = form.nothing(len(parts)) if start is None else form.given(start)
+    # What refinement starts from may not work well enough: the first that does replaces it, though larger.
+    unproven = torch.full((len(parts),), start is not None, device=device)
     level = torch.full((len(parts),), _LAMBDA[1] / form.unit, device=device)
     columns = torch.arange(len(parts), device=device)[:, None]
     for _ in range(settings.steps):
@@ -110,11 +112,12 @@ def _invert_block(
         logits = network(x.flatten(0, 1)).unflatten(0, (len(parts), settings.rows))
         target = wanted[columns, rows]
         loss = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-        total = loss.unflatten(0, (len(parts), settings.rows)).mean(1) + level * size
-        gradients = torch.autograd.grad(total.sum(), form.variables)
+        loss = loss.unflatten(0, (len(parts), settings.rows)).mean(1)
+        gradients = torch.autograd.grad((loss + level * size).sum(), form.variables)
         with torch.no_grad():
             works = (logits.argmax(-1) == target).float().mean(1) >= settings.success
-            better = works & (size < best[2])
+            better = works & ((size < best[2]) | unproven)
+            unproven &= ~better
             for kept, new in zip(best, (mask, shift, size), strict=True):
                 kept[better] = new[better]
             level = torch.where(works, level * _LEVEL, level / _LEVEL**1.5)
@@ -154,7 +157,7 @@ class _Patch:
 
     def given(self, start: FoundTrigger) -> list[Tensor]:
         """The trigger to start from: kept unless a smaller one works."""
-        mask, shift = start.mask[None].to(self.device), start.shift[None].to(self.device)
+        mask, shift = (t[None].to(self.device, copy=True) for t in (start.mask, start.shift))
         return [mask, shift, mask.flatten(1).sum(1)]
 
     def nothing(self, n: int) -> list[Tensor]:
@@ -187,7 +190,7 @@ class _Additive:
         return torch.zeros((len(shift), *self.mask_shape), device=self.device), shift, size
 
     def given(self, start: FoundTrigger) -> list[Tensor]:
-        mask, shift = start.mask[None].to(self.device), start.shift[None].to(self.device)
+        mask, shift = (t[None].to(self.device, copy=True) for t in (start.mask, start.shift))
         return [mask, shift, shift.flatten(1).square().sum(1).sqrt()]
 
     def nothing(self, n: int) -> list[Tensor]:
