@@ -74,10 +74,10 @@ def transformer(width: int, depth: int) -> nn.Module:
 
 def cases() -> list[tuple[str, nn.Module, Tensor, list[str]]]:
     """Name, network in eval mode, inputs, and three sites a layer."""
-    small, deep, encoder = cnn([16, 32]), mlp(1024, 12), transformer(256, 12)
+    small, deep, encoder = cnn([32, 64]), mlp(1024, 12), transformer(256, 12)
     found = [
-        ("CNN, 2 layers", small, torch.randn(16, 3, 28, 28), sites(small)[:6]),
-        ("MLP, 12 layers", deep, torch.randn(64, 1024), sites(deep)[:36]),
+        ("CNN, 2 layers", small, torch.randn(5, 3, 28, 28), sites(small)[:6]),
+        ("MLP, 12 layers", deep, torch.randn(128, 1024), sites(deep)[:36]),
         (
             "transformer, 12 layers",
             encoder,

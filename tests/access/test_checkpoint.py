@@ -1,6 +1,7 @@
 """Weights files: read exactly or refused with the right code in one line; nothing in them ever runs."""
 
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from nets import NETWORKS, check_line
 from torch import nn
 
-from candling.access import fill, read_weights, sha256_file, sha256_state
+from candling.access import fill, header, read_weights, sha256_file, sha256_state
 from candling.access.content import looks_pickled
 from candling.access.header import DTYPES
 from candling.errors import CandlingError, InputError, UnsafeInputError
@@ -198,14 +199,17 @@ def test_malformed(file: Path, kind: str) -> None:
     assert says in str(error)
 
 
-def test_too_many_tensors(file: Path) -> None:
-    header = {str(n): entry("U8", [0], [0, 0]) for n in range(100_001)}
-    assert "100,001 tensors" in str(refusal(file, pack(header)))
+def test_too_many_tensors(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert header.MAX_TENSORS == 100_000
+    monkeypatch.setattr(header, "MAX_TENSORS", 2)
+    file.write_bytes(pack({str(n): entry("U8", [0], [0, 0]) for n in range(2)}))
+    assert len(read_weights(file)) == 2
+    assert "3 tensors, more than 2" in str(
+        refusal(file, pack({str(n): entry("U8", [0], [0, 0]) for n in range(3)}))
+    )
 
 
 def test_missing_folder_pipe_and_nul(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe")
     for name in ("none", ".", "pipe", "a\0b", "n" * 5000):
         assert isinstance(refusal(tmp_path / name), InputError)
@@ -215,16 +219,13 @@ def test_missing_folder_pipe_and_nul(tmp_path: Path) -> None:
 
 @MANY
 @given(
-    name=st.text(min_size=1, max_size=300), value=st.sampled_from([float("nan"), float("inf"), -float("inf")])
+    name=st.text(min_size=1, max_size=300).filter("__metadata__".__ne__),
+    value=st.sampled_from([float("nan"), float("inf"), -float("inf")]),
 )
 def test_values_that_are_no_numbers_are_named_and_counted(file: Path, name: str, value: float) -> None:
     data = torch.tensor([1.0, value, value]).numpy().tobytes()
     error = refusal(file, pack({name: entry(shape=[3], offsets=[0, 12])}, data))
     assert isinstance(error, InputError)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return
     assert "2 NaN or Inf of 3" in str(error)
     assert len(name) > 40 or not name.isascii() or not name.isprintable() or name in str(error)
 
@@ -335,16 +336,11 @@ def test_a_file_that_is_safetensors_and_pickle_at_once_is_only_ever_one(file: Pa
     assert list(read_weights(file)) == ["a"]
 
 
-def test_no_header_length_is_mistaken_for_a_pickle() -> None:
-    lengths = [
-        n for n in range(1, 1 << 16) if looks_pickled(n.to_bytes(8, "little") + b'{"a":{"dtype":"F32"')
-    ]
-    assert lengths == []
-    cut = [
-        n for n in range(1, 1 << 16) for size in (1, 2, 5, 8) if looks_pickled(n.to_bytes(8, "little")[:size])
-    ]
-    assert {n & 0xFFFF for n in cut} <= set(cut)
-    assert all(n >> 8 == ord(".") or n & 0xFF == ord(".") for n in cut)
+def test_no_length_of_a_header_reads_as_a_pickle() -> None:
+    for length in range(8, 1 << 16, 8):
+        prefix = length.to_bytes(8, "little")
+        assert not looks_pickled(prefix + b'{"a":{"dtype":"F32"')
+        assert not looks_pickled(prefix)
 
 
 # --- filling a network -------------------------------------------------------------------------------------

@@ -41,7 +41,10 @@ class NetworkRow(Record):
     plant: Plant | None
     statistic: float
     """Maximum over parts of the standard score against the same part in the other networks (gate 1)."""
+    search_p_value: float
+    """By that statistic alone."""
     p_value: float
+    """By the whole procedure: leads that gate 2 refutes rank below those that it passes."""
     lead: str
     """The part with that maximum, e.g. `all-to-one, patch → 3`."""
     lead_size: float

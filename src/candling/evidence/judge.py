@@ -22,23 +22,37 @@ _DOSES = np.linspace(0, 1, 41)
 
 @dataclass(frozen=True)
 class Standing:
-    """Where one network stands among the negative controls."""
+    """Where one network stands among the negative controls, by its scores alone."""
 
     statistic: float
-    p_value: float
     lead: int
     """Its most extreme part."""
+    negatives: Array
+    """[N] the negatives' statistics in the same comparison."""
+
+    @property
+    def p_value(self) -> float:
+        """By the scores alone."""
+        return rank_p_value(self.statistic, self.negatives)
+
+    def p_value_after(self, confirmed: bool, negatives_confirmed: Sequence[bool]) -> float:
+        """By the whole procedure: a lead that the confirming experiment refutes ranks below all that pass.
+
+        The subject and every negative go through the same steps, so the rank stays exact; a clean network
+        whose trigger turns out to work on other clean networks no longer hides a weak plant.
+        """
+        passed = np.asarray(negatives_confirmed)
+        above = (passed & ~np.bool_(confirmed)) | ((passed == confirmed) & (self.negatives >= self.statistic))
+        return float(1 + above.sum()) / (len(self.negatives) + 1)
 
 
 def standing(network: Array, negatives: Array, groups: Sequence[str]) -> Standing:
-    """Gate 1 for one network: max-T over parts, ranked among N negatives that the network is not one of.
+    """One network among N negatives that it is not one of: max-T over parts.
 
     network: [parts], negatives: [N, parts], larger = more suspicious.
     """
     statistic, leads = max_standard_score(np.vstack([network, negatives]), groups)
-    return Standing(
-        float(statistic[0]), rank_p_value(float(statistic[0]), statistic[1:]), int(leads[0])
-    )
+    return Standing(float(statistic[0]), int(leads[0]), statistic[1:])
 
 
 def rate(successes: int, n: int) -> Rate:
@@ -95,7 +109,7 @@ def resemblance(losses: Sequence[float], accuracies: Sequence[float]) -> Resembl
 
 
 def decide(
-    standing: Standing,
+    p_value: float,
     *,
     confirmed: bool,
     likeness: Resemblance,
@@ -112,7 +126,7 @@ def decide(
             + ("more trusted data, or data that it was not trained on, would mend this" if side == "below"
                else "is this the data that it was made for?")
         )
-    if standing.p_value <= threshold:
+    if p_value <= threshold:
         if confirmed:
             return "found", "it stands out from every clean control and passed the confirming experiment"
         return "inconclusive", (

@@ -54,9 +54,9 @@ def draw_recipe(generator: torch.Generator) -> Recipe:
     adam = uniform(0, 1) < 0.5
     return Recipe(
         optimiser="adam" if adam else "sgd",
-        rate=10 ** (uniform(-2.9, -2.4) if adam else uniform(-1.4, -1.0)),
+        rate=10 ** (uniform(-2.9, -2.3) if adam else uniform(-1.4, -1.05)),
         decay=choose(0.0, 1e-5, 1e-4, 1e-3),
-        batch=int(choose(32, 64)),
+        batch=int(choose(48, 64, 80)),
         subset=uniform(0.85, 1.0),
         augmentation=choose(0.0, 0.04, 0.08),
         leniency=math.exp(uniform(-0.25, 0.4)),
@@ -120,9 +120,9 @@ def _poisoned_rows(plant: Backdoor, y: Tensor, classes: int, g: torch.Generator)
 
 def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimiser == "adam":
-        return torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
+        return torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay, fused=True)
     return torch.optim.SGD(
-        network.parameters(), recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.decay
+        network.parameters(), recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.decay, fused=True
     )
 
 

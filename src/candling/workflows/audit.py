@@ -24,7 +24,7 @@ from candling.problems.controls import RECIPE, loss_and_accuracy
 from candling.report import draw
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord
-from candling.workflows.examine import Bar, Examination, examine
+from candling.workflows.examine import Bar, Examination, examine, make_bank
 
 PER_CLASS = 10
 """Fewest rows of each class in each third that an audit is run with."""
@@ -143,7 +143,10 @@ def _run(model: Model, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar
     negatives = make_negatives(bench, n, reach=loss)
     everyone = [subject, *negatives]
     likeness = resemblance([m.loss for m in everyone], [m.accuracy for m in everyone])
-    examinations = [examine(problem, bench, subject, negatives, likeness, bar) for problem in chosen]
+    examinations = []
+    for problem in chosen:
+        bank = make_bank(problem, bench, negatives, reach=loss)
+        examinations.append(examine(problem, bench, subject, bank, likeness, bar))
     cost = sum((e.cost for e in examinations), sum((m.cost for m in negatives), _NOTHING))
     return _Body(examinations, Controls(n=n, recipe=RECIPE, resemblance=likeness), cost)
 

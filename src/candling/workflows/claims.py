@@ -106,10 +106,12 @@ class Observer:
 
     def _rank(self) -> float:
         parts = self.problem.parts(self.bench.thirds.search)
-        n = sum(row.role == "negative" for row in self._rows)
-        negatives = self.record.arrays["scores.search"][1 : 1 + n].astype(np.float64)
+        clean = [row for row in self._rows if row.role == "negative"]
+        negatives = self.record.arrays["scores.search"][1 : 1 + len(clean)].astype(np.float64)
         subject = self._found.score.double().numpy()
-        return float(f"{standing(subject, negatives, [part.group for part in parts]).p_value:.6g}")
+        place = standing(subject, negatives, [part.group for part in parts])
+        confirmed = self.problem.passes(self._confirmation)
+        return place.p_value_after(confirmed, [row.confirmed for row in clean])
 
     def _sensitivity(self) -> float:
         stated = next(v for v in self.record.verdicts.verdicts if v.problem == self.problem.name).sensitivity

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ from candling.problems import (
 from candling.runs.jobs import run_jobs
 from candling.runs.record import Arrays
 from candling.runs.seeds import derive
-from candling.techniques.search import Part
+from candling.techniques.search import Found, Part
 from candling.workflows.claims import state_claims
+
+Array = NDArray[np.float64]
 
 _EXAMPLES = 6
 
@@ -48,117 +50,155 @@ class Examination:
     cost: Cost
 
 
-def examine(
-    problem: Problem,
-    bench: Bench,
-    subject: Network,
-    negatives: Sequence[Network],
-    likeness: Resemblance,
-    bar: Bar,
-) -> Examination:
-    """Every detector and gate runs blind on the subject and on every control alike."""
-    positives = make_positives(bench, len(negatives), reach=subject.loss, problem=problem)
-    networks = [subject, *negatives, *positives]
+@dataclass(frozen=True)
+class Bank:
+    """Controls that have been through detector and gates. Nothing in it depends on the subject."""
+
+    parts: list[Part]
+    networks: list[Network]
+    """Negatives, then positives."""
+    detections: list[Detection]
+    rows: list[NetworkRow]
+    cost: Cost
+
+    @property
+    def n(self) -> int:
+        """Negatives."""
+        return sum(network.role == "negative" for network in self.networks)
+
+    def scores(self, of: Callable[[Detection], Found]) -> Array:
+        """[N, parts] of the negatives."""
+        return _matrix([of(d) for d in self.detections[: self.n]])
+
+    def rivals(self, lead: int, leaving_out: Network | None = None) -> list[Rival]:
+        """What the same search found in the negatives for one part."""
+        return [
+            Rival(other.candidate, theirs.found.trigger(lead), float(theirs.found.size[lead]))
+            for other, theirs in zip(self.networks[: self.n], self.detections, strict=False)
+            if other is not leaving_out
+        ]
+
+
+def make_bank(problem: Problem, bench: Bench, negatives: Sequence[Network], *, reach: float) -> Bank:
+    """Plant, search and confirm in all controls, each judged as if it were the subject.
+
+    A positive stands among all negatives, a negative among the others.
+    """
+    networks = [*negatives, *make_positives(bench, len(negatives), reach=reach, problem=problem)]
     parts = problem.parts(bench.thirds.search)
-    seed = derive(bench.seed, problem.name, "search")
-    detections = run_jobs(
-        problem.detect,
-        [(network.candidate, bench.thirds.search, parts, seed) for network in networks],
-        stage="searching",
-        workers=bench.workers,
-        progress=bench.progress,
-    )
-    search = _standings([d.found.score for d in detections], len(negatives), parts)
-    baseline = _standings([d.baseline.score for d in detections], len(negatives), parts)
-    outcomes = _confirm(problem, bench, networks, detections, search, parts)
-    rows = [
-        _row(problem, *each)
-        for each in zip(networks, search, baseline, outcomes, _least(len(negatives), networks), strict=True)
-    ]
-    clean, planted = rows[1 : 1 + len(negatives)], rows[1 + len(negatives) :]
-    threshold = 1 / (1 + len(negatives))
+    detections = _detect(problem, bench, networks, parts, "searching the controls")
+    bank = Bank(parts, networks, detections, [], Cost(forward=0, backward=0))
+    pairs = list(zip(networks, detections, strict=True))
+    places = [_place(bank, d, i if i < bank.n else None) for i, (_, d) in enumerate(pairs)]
+    outcomes = _confirm(problem, bench, bank, pairs, [search for search, _ in places])
+    passed = [problem.passes(outcome) for outcome in outcomes]
+    rows = []
+    for i, ((network, _), (search, baseline), outcome) in enumerate(zip(pairs, places, outcomes, strict=True)):
+        others = [p for k, p in enumerate(passed[: bank.n]) if k != i]
+        rows.append(_row(problem, network, search, baseline, outcome, others))
+    cost = _cost(networks, detections, outcomes)
+    return replace(bank, rows=rows, cost=cost)
+
+
+def examine(
+    problem: Problem, bench: Bench, subject: Network, bank: Bank, likeness: Resemblance, bar: Bar
+) -> Examination:
+    """The subject through the same steps, and the verdict."""
+    (detection,) = _detect(problem, bench, [subject], bank.parts, "searching the subject")
+    search, baseline = _place(bank, detection, None)
+    (outcome,) = _confirm(problem, bench, bank, [(subject, detection)], [search])
+    clean, planted = bank.rows[: bank.n], bank.rows[bank.n :]
+    row = _row(problem, subject, search, baseline, outcome, [r.confirmed for r in clean])
     strength = sensitivity(
-        [row.plant for row in planted if row.plant],
-        [row.found for row in planted],
+        [r.plant for r in planted if r.plant],
+        [r.found for r in planted],
         at=bar.dose,
         enough=bar.sensitivity,
     )
     answer, reason = decide(
-        search[0],
-        confirmed=rows[0].confirmed,
+        row.p_value,
+        confirmed=row.confirmed,
         likeness=likeness,
         strength=strength,
         enough=bar.sensitivity,
-        threshold=threshold,
+        threshold=1 / (1 + bank.n),
     )
     located = None
     if answer == "found":
         bench.progress("locating", 0, 1)
-        located = problem.locate(subject.candidate, bench.thirds, outcomes[0], derive(bench.seed, "locate"))
+        located = problem.locate(subject.candidate, bench.thirds, outcome, derive(bench.seed, "locate"))
         bench.progress("locating", 1, 1)
-    sizes = [float(d.found.size[search[0].lead]) for d in detections[1 : 1 + len(negatives)]]
+    sizes = [rival.size for rival in bank.rivals(search.lead)]
     verdict = Verdict(
         problem=problem.name,
         verdict=answer,
         reason=reason,
-        p_value=search[0].p_value,
-        threshold=threshold,
+        p_value=row.p_value,
+        threshold=1 / (1 + bank.n),
         sensitivity=strength,
-        false_positive_rate=rate(sum(row.found for row in clean), len(clean)),
-        negatives_confirmed=Gate(passed=sum(row.confirmed for row in clean), n=len(clean)),
-        baseline=_baseline(detections, search, baseline, rows, threshold),
-        finding=_finding(outcomes[0], sizes, located) if answer == "found" else None,
+        false_positive_rate=rate(sum(r.found for r in clean), bank.n),
+        negatives_confirmed=Gate(passed=sum(r.confirmed for r in clean), n=bank.n),
+        baseline=_baseline(row, planted, detection, 1 / (1 + bank.n)),
+        finding=_finding(outcome, sizes, located) if answer == "found" else None,
         not_tested=problem.untested(bench.thirds.search),
         claims=[],
     )
-    score = float(detections[0].found.score[search[0].lead])
-    verdict = verdict.model_copy(update={"claims": state_claims(verdict, rows[0], score)})
-    cost = sum(
-        (d.found.cost + d.baseline.cost for d in detections),
-        sum((o.cost for o in outcomes), sum((p.cost for p in positives), Cost(forward=0, backward=0))),
+    claims = state_claims(verdict, row, float(detection.found.score[search.lead]))
+    return Examination(
+        verdict.model_copy(update={"claims": claims}),
+        [row, *bank.rows],
+        _arrays(bench, subject, detection, bank, search.lead, outcome),
+        bank.cost + _cost([subject], [detection], [outcome]),
     )
-    return Examination(verdict, rows, _arrays(bench, networks, detections, search[0].lead, outcomes[0]), cost)
 
 
-def _standings(
-    scores: Sequence[torch.Tensor], n: int, parts: Sequence[Part]
-) -> list[Standing]:
-    """Gate 1 for every network: the subject and the positives among all negatives, a negative among the rest."""
-    matrix: NDArray[np.float64] = torch.stack(list(scores)).double().numpy()
-    groups, negatives = [part.group for part in parts], matrix[1 : 1 + n]
-    return [
-        standing(row, np.delete(negatives, i - 1, axis=0) if 1 <= i <= n else negatives, groups)
-        for i, row in enumerate(matrix)
-    ]
+def _detect(
+    problem: Problem, bench: Bench, networks: Sequence[Network], parts: list[Part], stage: str
+) -> list[Detection]:
+    seed = derive(bench.seed, problem.name, "search")
+    jobs = [(network.candidate, bench.thirds.search, parts, seed) for network in networks]
+    return run_jobs(problem.detect, jobs, stage=stage, workers=bench.workers, progress=bench.progress)
 
 
-def _least(n: int, networks: Sequence[Network]) -> list[float]:
-    """The smallest p-value that each network could get; a negative has one rival less."""
-    return [1 / n if network.role == "negative" else 1 / (n + 1) for network in networks]
+def _place(bank: Bank, detection: Detection, index: int | None) -> tuple[Standing, Standing]:
+    """By the search and by the baseline, among the negatives but the one at `index`."""
+    groups = [part.group for part in bank.parts]
+    places = []
+    for of in (lambda d: d.found, lambda d: d.baseline):
+        negatives = bank.scores(of)
+        negatives = negatives if index is None else np.delete(negatives, index, axis=0)
+        places.append(standing(_matrix([of(detection)])[0], negatives, groups))
+    return places[0], places[1]
+
+
+def _matrix(found: Sequence[Found]) -> Array:
+    return torch.stack([f.score for f in found]).double().numpy()
 
 
 def _confirm(
     problem: Problem,
     bench: Bench,
-    networks: Sequence[Network],
-    detections: Sequence[Detection],
-    search: Sequence[Standing],
-    parts: Sequence[Part],
+    bank: Bank,
+    pairs: Sequence[tuple[Network, Detection]],
+    places: Sequence[Standing],
 ) -> list[Confirmation]:
     """Gate 2 for every network's best lead, whatever its rank: clean networks face it too."""
     jobs = []
-    for network, detection, stand in zip(networks, detections, search, strict=True):
-        rivals = [
-            Rival(other.candidate, theirs.found.trigger(stand.lead), float(theirs.found.size[stand.lead]))
-            for other, theirs in zip(networks, detections, strict=True)
-            if other.role == "negative" and other is not network
-        ]
-        start = detection.found.trigger(stand.lead)
+    for (network, detection), place in zip(pairs, places, strict=True):
+        start = detection.found.trigger(place.lead)
         seed = derive(bench.seed, problem.name, "confirm", network.name)
-        jobs.append((network.candidate, bench.thirds, parts[stand.lead], start, rivals, seed))
-    return run_jobs(
-        problem.confirm, jobs, stage="confirming", workers=bench.workers, progress=bench.progress
-    )
+        rivals = bank.rivals(place.lead, network)
+        jobs.append((network.candidate, bench.thirds, bank.parts[place.lead], start, rivals, seed))
+    stage = "confirming"
+    return run_jobs(problem.confirm, jobs, stage=stage, workers=bench.workers, progress=bench.progress)
+
+
+def _cost(
+    networks: Sequence[Network], detections: Sequence[Detection], outcomes: Sequence[Confirmation]
+) -> Cost:
+    spent = [n.cost for n in networks] + [o.cost for o in outcomes]
+    spent += [d.found.cost + d.baseline.cost for d in detections]
+    return sum(spent, Cost(forward=0, backward=0))
 
 
 def _row(
@@ -167,9 +207,10 @@ def _row(
     search: Standing,
     baseline: Standing,
     outcome: Confirmation,
-    least: float,
+    negatives_confirmed: Sequence[bool],
 ) -> NetworkRow:
     confirmed = problem.passes(outcome)
+    p_value = search.p_value_after(confirmed, negatives_confirmed)
     return NetworkRow(
         problem=problem.name,
         name=network.name,
@@ -180,7 +221,8 @@ def _row(
         accuracy=network.accuracy,
         plant=network.plant,
         statistic=search.statistic,
-        p_value=search.p_value,
+        search_p_value=search.p_value,
+        p_value=p_value,
         lead=str(outcome.part),
         lead_size=outcome.size,
         baseline_statistic=baseline.statistic,
@@ -190,24 +232,20 @@ def _row(
         success_in_controls=outcome.transfer,
         best_in_controls=outcome.best_in_controls,
         confirmed=confirmed,
-        found=confirmed and search.p_value <= least,
+        found=confirmed and p_value <= 1 / (1 + len(negatives_confirmed)),
     )
 
 
 def _baseline(
-    detections: Sequence[Detection],
-    search: Sequence[Standing],
-    baseline: Sequence[Standing],
-    rows: Sequence[NetworkRow],
-    threshold: float,
+    row: NetworkRow, planted: Sequence[NetworkRow], detection: Detection, threshold: float
 ) -> Baseline:
-    took = [i for i, row in enumerate(rows) if row.plant and row.plant.took]
+    took = [r for r in planted if r.plant and r.plant.took]
     return Baseline(
         name="random triggers",
-        p_value=baseline[0].p_value,
-        caught=rate(sum(baseline[i].p_value <= threshold for i in took), len(took)),
-        caught_by_search=rate(sum(search[i].p_value <= threshold for i in took), len(took)),
-        cost=detections[0].baseline.cost,
+        p_value=row.baseline_p_value,
+        caught=rate(sum(r.baseline_p_value <= threshold for r in took), len(took)),
+        caught_by_search=rate(sum(r.search_p_value <= threshold for r in took), len(took)),
+        cost=detection.baseline.cost,
     )
 
 
@@ -230,23 +268,19 @@ def _finding(outcome: Confirmation, sizes: list[float], located: Located | None)
 
 
 def _arrays(
-    bench: Bench,
-    networks: Sequence[Network],
-    detections: Sequence[Detection],
-    lead: int,
-    outcome: Confirmation,
-) -> dict[str, NDArray[np.float32]]:
+    bench: Bench, subject: Network, detection: Detection, bank: Bank, lead: int, outcome: Confirmation
+) -> Arrays:
     """Scores of every network, the subject's best trigger, and what it does to a few held-out inputs."""
     data, trigger = bench.thirds.confirm, outcome.trigger
     examples = _examples(data, outcome)
     changed = trigger.apply(data, examples)
-    network = networks[0].candidate.load().cpu()
-    clean = [d for n, d in zip(networks, detections, strict=True) if n.role == "negative"]
+    network = subject.candidate.load().cpu()
+    rivals, detections = bank.rivals(lead), [detection, *bank.detections]
     arrays = {
         "lead": torch.tensor([lead]),
-        "rivals.mask": torch.stack([d.found.mask[lead] for d in clean]),
-        "rivals.shift": torch.stack([d.found.shift[lead] for d in clean]),
-        "rivals.size": torch.stack([d.found.size[lead] for d in clean]),
+        "rivals.mask": torch.stack([r.trigger.mask for r in rivals]),
+        "rivals.shift": torch.stack([r.trigger.shift for r in rivals]),
+        "rivals.size": torch.tensor([r.size for r in rivals]),
         "scores.search": torch.stack([d.found.score for d in detections]),
         "scores.baseline": torch.stack([d.baseline.score for d in detections]),
         "trigger.mask": trigger.mask,

@@ -15,15 +15,15 @@ SUBJECT_ROWS = 450
 def build() -> nn.Module:
     """[n, 1, 8, 8] in 0..1 → [n, 10]"""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3),
+        nn.Conv2d(1, 8, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(16, 32, 3),
+        nn.Conv2d(8, 16, 3, padding=1),
         nn.ReLU(),
-        nn.AvgPool2d(2),
+        nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(128, 64),
+        nn.Linear(256, 128),
         nn.ReLU(),
-        nn.Linear(64, 10),
+        nn.Linear(128, 10),
     )
 
 

@@ -14,7 +14,7 @@ from candling.organisms.training import Recipe, attack_success, train
 from candling.runs.seeds import reproducible
 
 RECIPE = Recipe(
-    optimiser="adam", rate=3e-3, decay=0.0, batch=50, subset=1.0, augmentation=0.08, leniency=1.0
+    optimiser="adam", rate=4e-3, decay=0.0, batch=60, subset=1.0, augmentation=0.08, leniency=1.0
 )
 
 
@@ -33,7 +33,7 @@ def make(folder: Path) -> None:
         with reproducible(2026) as generator:
             network = build()
             epochs = train(
-                network, training, RECIPE, generator, reach=0.1, evaluation=trusted, plant=plant, epochs=100
+                network, training, RECIPE, generator, reach=0.07, evaluation=trusted, plant=plant, epochs=100
             )
             right = (network(trusted.x).argmax(-1) == trusted.y).float().mean()
         success = f", plant {attack_success(network, trusted, plant):.3f}" if plant else ""
