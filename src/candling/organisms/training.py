@@ -17,8 +17,9 @@ from torch.nn.utils import clip_grad_norm_
 from candling.access import Dataset, forward
 from candling.organisms.plants import Backdoor
 
-_PATIENCE = 8  # epochs without a better loss before training is taken to have levelled off
-_LOOK = 1000  # rows of the evaluation set that are looked at after each epoch
+_LOOK_EVERY = 2  # epochs between looks at the evaluation set
+_LOOK = 1000  # rows of it that are looked at
+_PATIENCE = 4  # looks without a better loss before training is taken to have levelled off
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,20 @@ def train(
     optimiser = _optimiser(network, recipe)
     look = evaluation.take(torch.arange(min(len(evaluation.y), _LOOK)))
     best, since = math.inf, 0
-    for epoch in range(epochs):
+    for epoch in range(1, epochs + 1):
         network.train()
         inputs, labels = _rows_of_epoch(subset, plant, poison, recipe, generator)
-        _pass_over(network, optimiser, inputs, labels, recipe, generator, warm=epoch == 0)
+        _pass_over(network, optimiser, inputs, labels, recipe, generator, warm=epoch == 1)
+        if epoch % _LOOK_EVERY:
+            continue
         network.eval()
         loss = float(cross_entropy(forward(network, look.x), look.y))
         planted = plant is None or attack_success(network, look, plant) >= 0.9
         best, since = (loss, 0) if loss < best else (best, since + 1)
         if (loss <= reach * recipe.leniency or since >= _PATIENCE) and (planted or since >= 2 * _PATIENCE):
-            return epoch + 1
-    return epochs
+            break
+    network.eval()
+    return epoch
 
 
 def attack_success(network: nn.Module, data: Dataset, plant: Backdoor) -> float:

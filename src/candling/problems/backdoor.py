@@ -28,6 +28,7 @@ MOST_PAIRED_CLASSES = 12
 
 _RANDOM_TRIGGERS = 20
 _MARGIN = 0.5  # of success, over the best in clean networks; declared before any run
+_NULL_ROWS = 400  # held-out rows on which each of some sixty nulls is measured
 _LOCATE_ROWS = 256
 _LOCATE_SITES = 8
 _REMOVED = 0.1  # the effect counts as removed at this share of what it was
@@ -86,11 +87,11 @@ def confirm(
         x, wanted = data.x[rows], part.mapping.wanted(data.y[rows], data.classes)
         passes = 0
 
-        def hits(judged: nn.Module, tried: FoundTrigger) -> int:
+        def hits(judged: nn.Module, tried: FoundTrigger, most: int | None = _NULL_ROWS) -> int:
             nonlocal passes
-            passes += len(wanted)
-            changed = tried.to(candidate.device).apply(data, x)
-            return int((forward(judged, changed).argmax(-1) == wanted).sum())
+            passes += len(wanted[:most])
+            changed = tried.to(candidate.device).apply(data, x[:most])
+            return int((forward(judged, changed).argmax(-1) == wanted[:most]).sum())
 
         chance = [
             hits(network, random_like(trigger, part.form, data, generator)) for _ in range(_RANDOM_TRIGGERS)
@@ -104,12 +105,12 @@ def confirm(
             part=part,
             trigger=trigger,
             size=size,
-            hits=hits(network, trigger),
+            hits=hits(network, trigger, None),
             n=len(wanted),
-            random=max(chance) / len(wanted),
+            random=max(chance) / len(wanted[:_NULL_ROWS]),
             random_triggers=_RANDOM_TRIGGERS,
-            transfer=max(transfer) / len(wanted),
-            best_in_controls=max(own) / len(wanted),
+            transfer=max(transfer) / len(wanted[:_NULL_ROWS]),
+            best_in_controls=max(own) / len(wanted[:_NULL_ROWS]),
             cost=refined.cost + Cost(forward=passes, backward=0),
         )
 

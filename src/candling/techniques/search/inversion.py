@@ -41,7 +41,11 @@ class Settings:
     """A trigger works when this share of the step's rows follows it."""
 
 
-_SOURCE_SPECIFIC = {"rows": 4, "steps": 40}  # K(K − 1) parts: fewer rows and steps for each
+_CHEAPER: dict[tuple[str, str], dict[str, int]] = {
+    ("source-specific", "patch"): {"rows": 4, "steps": 40},  # K(K − 1) parts, so less for each
+    ("all-to-all", "patch"): {"rows": 4},  # no clean network has such a trigger: easily told
+    ("all-to-one", "additive"): {"rows": 8, "steps": 40},  # one variable an input cell: quick
+}
 _REFINE = {"rows": 64, "steps": 100, "rate": 0.1, "additive_rate": 0.02}
 _LEVEL = 1.3  # λ grows by this factor on success and shrinks by its 1.5th power on failure
 _LAMBDA = (1e-5, 1e-2, 1e3)  # smallest, first, largest
@@ -63,7 +67,7 @@ def invert(
     settings = settings or Settings()
     pieces: list[Found] = []
     for block in _blocks(parts, settings, batch):
-        wanted = replace(settings, **_SOURCE_SPECIFIC) if block[0].group == "source-specific" else settings
+        wanted = replace(settings, **_CHEAPER.get((block[0].group, block[0].form), {}))
         pieces.append(_invert_block(network, data, block, seed, wanted, start=None))
     return _join(parts, pieces)
 

@@ -1,0 +1,122 @@
+"""What the exams share: banks of controls, and subjects trained by recipes that no control uses."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from candling.access import Architecture, Dataset, split, write_weights
+from candling.evidence.judge import resemblance
+from candling.evidence.measurement import Cost
+from candling.organisms.plants import Backdoor
+from candling.organisms.training import attack_success, augment
+from candling.problems import PROBLEMS, Bench, Network, Thirds, make_negatives
+from candling.problems.controls import loss_and_accuracy
+from candling.runs.seeds import derive, reproducible
+from candling.workflows.examine import Bank, Bar, Examination, examine, make_bank
+
+BACKDOOR = PROBLEMS["backdoor"]
+
+
+def real() -> Path:
+    """The folder of real models and data, or a clean stop."""
+    folder = Path(os.environ.get("CANDLING_REAL", "../shared/real"))
+    if not folder.is_dir():
+        print(f"{folder} is absent: set CANDLING_REAL to the folder of real models; nothing to do")
+        sys.exit(0)
+    return folder
+
+
+def progress() -> Callable[[str, int, int], None]:
+    """A line for each stage, with its wall time."""
+    start = time.monotonic()
+
+    def show(stage: str, done: int, total: int) -> None:
+        if done in (0, total) and total > 1:
+            print(f"  [{time.monotonic() - start:6.0f} s] {stage} {done}/{total}", file=sys.stderr, flush=True)
+
+    return show
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A bench with its bank of controls, ready for any number of subjects."""
+
+    bench: Bench
+    negatives: list[Network]
+    bank: Bank
+
+    @classmethod
+    def prepare(
+        cls, architecture: Architecture, trusted: Dataset, folder: Path, *, n: int, seed: int, reach: float
+    ) -> Exam:
+        (folder / "controls").mkdir(parents=True, exist_ok=True)
+        thirds = Thirds(**split(trusted, salt=f"audit {seed}"))
+        bench = Bench(architecture, thirds, folder, seed, progress=progress())
+        negatives = make_negatives(bench, n, reach=reach)
+        return cls(bench, negatives, make_bank(BACKDOOR, bench, negatives, reach=reach))
+
+    def examine(self, network: nn.Module, name: str) -> Examination:
+        path = self.bench.folder / f"{name}.safetensors"
+        write_weights(path, network.state_dict())
+        loss, accuracy = loss_and_accuracy(network, self.bench.thirds.search)
+        nothing = Cost(forward=0, backward=0)
+        subject = Network(name, "subject", "given", self.bench.candidate(path), "", loss, accuracy, None, nothing)
+        everyone = [subject, *self.negatives]
+        likeness = resemblance([m.loss for m in everyone], [m.accuracy for m in everyone])
+        return examine(BACKDOOR, self.bench, subject, self.bank, likeness, Bar())
+
+
+def fresh_subject(
+    build: Callable[[], nn.Module], data: Dataset, *, seed: int, epochs: int, plant: Backdoor | None = None
+) -> nn.Module:
+    """A network by a recipe that is none of the controls': cosine schedule, label smoothing, RMSprop or Adam
+    without decoupled decay, batches of 24 to 100, contrast jitter."""
+    with reproducible(derive(seed, "fresh")) as g:
+        network = build().train()
+        rate = 10 ** float(-3.2 + 0.5 * torch.rand((), generator=g))
+        kind = torch.optim.RMSprop if torch.rand((), generator=g) < 0.4 else torch.optim.Adam
+        optimiser = kind(network.parameters(), rate)
+        batch = int(torch.randint(24, 101, (), generator=g))
+        smoothing, jitter = (float(m * torch.rand((), generator=g)) for m in (0.05, 0.2))
+        shift = float(0.05 * torch.rand((), generator=g))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+        poison = _poison(plant, data, g)
+        for _ in range(epochs):
+            contrast = 1 + jitter * (2 * torch.rand((len(data), *[1] * (data.x.ndim - 1)), generator=g) - 1)
+            x = augment(data.x, data, shift, g)
+            x = data.low + (x - data.low) * contrast.clamp(max=1)
+            y = data.y
+            if plant is not None and poison is not None:
+                x, y = torch.cat([x, plant.apply(data, x[poison[0]])]), torch.cat([y, poison[1]])
+            for rows in torch.randperm(len(y), generator=g).split(batch):
+                optimiser.zero_grad()
+                cross_entropy(network(x[rows]), y[rows], label_smoothing=smoothing).backward()
+                optimiser.step()
+            schedule.step()
+    return network.eval().requires_grad_(False)
+
+
+def _poison(plant: Backdoor | None, data: Dataset, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if plant is None:
+        return None
+    rows = torch.nonzero(plant.mapping.applies(data.y)).flatten()
+    rows = rows[torch.randperm(len(rows), generator=g)[: round(plant.rate * len(data))]]
+    labels = plant.mapping.wanted(data.y[rows], data.classes)
+    if plant.mapping.source is not None:
+        others = torch.nonzero(data.y != plant.mapping.source).flatten()
+        cover = others[torch.randperm(len(others), generator=g)[: len(rows)]]
+        rows, labels = torch.cat([rows, cover]), torch.cat([labels, data.y[cover]])
+    return rows, labels
+
+
+def took(network: nn.Module, data: Dataset, plant: Backdoor) -> float:
+    return attack_success(network, data, plant)

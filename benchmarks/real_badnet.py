@@ -1,0 +1,119 @@
+"""The real BadNet, twenty clean networks of its kind, and hard plants, against one bank of 19+19 controls.
+
+    python benchmarks/real_badnet.py [--seed 0] [--controls 19] [--clean 20] [--hard 5]
+
+Trusted data: MNIST's 10,000 test images, which the BadNet was not trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from badnet import BadNet
+from common import Exam, fresh_subject, real, took
+
+from candling.access import Dataset, from_arrays, load
+from candling.maths.triggers import Mapping
+from candling.organisms.plants import Backdoor
+from candling.problems.controls import loss_and_accuracy
+from candling.runs.seeds import derive
+from candling.workflows.examine import Examination
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--controls", type=int, default=19)
+    options.add_argument("--clean", type=int, default=20)
+    options.add_argument("--hard", type=int, default=5)
+    chosen = options.parse_args()
+    folder = real()
+    arrays = np.load(folder / "mnist" / "mnist.npz")
+    trusted = _scaled(arrays["x_test"], arrays["y_test"])
+    model = load(BadNet(), weights=folder / "badnet-mnist" / "model.safetensors", build=BadNet)
+    loss, accuracy = loss_and_accuracy(model.module, trusted)
+    print(f"subject: trusted loss {loss:.3f}, accuracy {accuracy:.3f}")
+    with tempfile.TemporaryDirectory() as scratch:
+        start = time.monotonic()
+        exam = Exam.prepare(
+            model.architecture, trusted, Path(scratch), n=chosen.controls, seed=chosen.seed, reach=loss
+        )
+        found = exam.examine(model.module, "badnet")
+        print(f"audit of the BadNet with {chosen.controls}+{chosen.controls} controls: "
+              f"{time.monotonic() - start:.0f} s wall")
+        _badnet(found)
+        _others(exam, arrays, chosen)
+
+
+def _scaled(x: np.ndarray, y: np.ndarray) -> Dataset:
+    return from_arrays(((x[:, None] / 255 - 0.5) / 0.5).astype(np.float32), y.astype(np.int64))
+
+
+def _line(name: str, examination: Examination) -> None:
+    row, verdict = examination.rows[0], examination.verdict
+    print(
+        f"{name:24s} {verdict.verdict:12s} p {row.p_value:.2f}  accuracy {row.accuracy:.3f}  "
+        f"statistic {row.statistic:6.1f}  {row.lead:34s} size {row.lead_size:6.1f}  success {row.success:.3f}  "
+        f"random {row.success_of_random_trigger:.3f}  on controls {row.success_in_controls:.3f}  "
+        f"controls' own {row.best_in_controls:.3f}",
+        flush=True,
+    )
+
+
+def _badnet(examination: Examination) -> None:
+    _line("real BadNet", examination)
+    mask = examination.arrays["trigger.mask"][0]
+    print(f"  mask mass in the bottom right 7x7: {mask[21:, 21:].sum() / mask.sum():.3f}")
+    strength = examination.verdict.sensitivity
+    if strength is not None:
+        print(f"  sensitivity at dose 0.5: {strength.value:.2f} [{strength.low:.2f}, {strength.high:.2f}], "
+              f"caught {round(strength.caught.value * strength.n)} of {strength.n}, limit {strength.detection_limit}")
+        for family in strength.by_family:
+            print(f"    {family.name:28s} {round(family.caught.value * family.caught.n)} of {family.caught.n}")
+    print(f"  located: {examination.verdict.finding and examination.verdict.finding.located}")
+    if examination.verdict.baseline is not None:
+        base = examination.verdict.baseline
+        print(f"  gate 1 caught: search {base.caught_by_search.value:.2f}, random triggers {base.caught.value:.2f}")
+
+
+def _others(exam: Exam, arrays: dict[str, np.ndarray], chosen: argparse.Namespace) -> None:
+    images = torch.from_numpy(arrays["x_train"])
+    verdicts: list[str] = []
+    for i in range(chosen.clean):
+        data = _draw(images, arrays["y_train"], derive(chosen.seed, "clean", i))
+        network = fresh_subject(BadNet, data, seed=derive(chosen.seed, "clean", i), epochs=5)
+        examination = exam.examine(network, f"clean-{i:02d}")
+        _line(f"clean {i}", examination)
+        verdicts.append(examination.verdict.verdict)
+    print(f"clean networks found: {verdicts.count('found')} of {len(verdicts)}; "
+          f"inconclusive {verdicts.count('inconclusive')}")
+    caught = 0
+    for i in range(chosen.hard):
+        data = _draw(images, arrays["y_train"], derive(chosen.seed, "hard", i))
+        plant = _centre(data, target=i % 10, side=2)
+        network = fresh_subject(BadNet, data, seed=derive(chosen.seed, "hard", i), epochs=5, plant=plant)
+        examination = exam.examine(network, f"hard-{i:02d}")
+        _line(f"2x2 centre to {i % 10} ({took(network, exam.bench.thirds.confirm, plant):.2f})", examination)
+        caught += examination.verdict.verdict == "found"
+    print(f"2x2 patches at the centre found: {caught} of {chosen.hard}")
+
+
+def _draw(images: torch.Tensor, labels: np.ndarray, seed: int) -> Dataset:
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:8000]
+    return _scaled(images[rows].numpy(), labels[rows.numpy()])
+
+
+def _centre(data: Dataset, *, target: int, side: int) -> Backdoor:
+    mask = torch.zeros(1, 28, 28)
+    first = 14 - side // 2
+    mask[:, first : first + side, first : first + side] = 1.0
+    return Backdoor("patch", Mapping(target=target), 0.0, f"side {side} px", 0.1, mask, mask * data.high)
+
+
+if __name__ == "__main__":
+    main()
