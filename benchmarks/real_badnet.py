@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from badnet import BadNet
-from common import Exam, fresh_subject, real, took
 
+from badnet import BadNet
 from candling.access import Dataset, from_arrays, load
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import Backdoor
 from candling.problems.controls import loss_and_accuracy
 from candling.runs.seeds import derive
 from candling.workflows.examine import Examination
+from common import Exam, fresh_subject, real, took
 
 
 def main() -> None:
@@ -44,8 +44,10 @@ def main() -> None:
             model.architecture, trusted, Path(scratch), n=chosen.controls, seed=chosen.seed, reach=loss
         )
         found = exam.examine(model.module, "badnet")
-        print(f"audit of the BadNet with {chosen.controls}+{chosen.controls} controls: "
-              f"{time.monotonic() - start:.0f} s wall")
+        print(
+            f"audit of the BadNet with {chosen.controls}+{chosen.controls} controls: "
+            f"{time.monotonic() - start:.0f} s wall"
+        )
         _badnet(found)
         _others(exam, arrays, chosen)
 
@@ -71,8 +73,10 @@ def _badnet(examination: Examination) -> None:
     print(f"  mask mass in the bottom right 7x7: {mask[21:, 21:].sum() / mask.sum():.3f}")
     strength = examination.verdict.sensitivity
     if strength is not None:
-        print(f"  sensitivity at dose 0.5: {strength.value:.2f} [{strength.low:.2f}, {strength.high:.2f}], "
-              f"caught {round(strength.caught.value * strength.n)} of {strength.n}, limit {strength.detection_limit}")
+        print(
+            f"  sensitivity at dose 0.5: {strength.value:.2f} [{strength.low:.2f}, {strength.high:.2f}], "
+            f"caught {round(strength.caught.value * strength.n)} of {strength.n}, limit {strength.detection_limit}"
+        )
         for family in strength.by_family:
             print(f"    {family.name:28s} {round(family.caught.value * family.caught.n)} of {family.caught.n}")
     print(f"  located: {examination.verdict.finding and examination.verdict.finding.located}")
@@ -90,8 +94,10 @@ def _others(exam: Exam, arrays: dict[str, np.ndarray], chosen: argparse.Namespac
         examination = exam.examine(network, f"clean-{i:02d}")
         _line(f"clean {i}", examination)
         verdicts.append(examination.verdict.verdict)
-    print(f"clean networks found: {verdicts.count('found')} of {len(verdicts)}; "
-          f"inconclusive {verdicts.count('inconclusive')}")
+    print(
+        f"clean networks found: {verdicts.count('found')} of {len(verdicts)}; "
+        f"inconclusive {verdicts.count('inconclusive')}"
+    )
     caught = 0
     for i in range(chosen.hard):
         data = _draw(images, arrays["y_train"], derive(chosen.seed, "hard", i))

@@ -102,9 +102,7 @@ def test_a_fresh_network_from_a_module(net: Path, monkeypatch: pytest.MonkeyPatc
     architecture = Architecture.from_spec("net_of_this_test:build")
     assert seeded(architecture) == seeded(Architecture.from_spec("net_of_this_test.py:build"))
     assert architecture.sha256 == Architecture.from_spec("net_of_this_test.py:Net").sha256
-    assert seeded(Architecture.from_spec("torch.nn:Identity")) == seeded(
-        Architecture.from_callable(nn.Identity)
-    )
+    assert seeded(Architecture.from_spec("torch.nn:Identity")) == seeded(Architecture.from_callable(nn.Identity))
 
 
 def test_workers_build_the_same_networks(net: Path, tmp_path: Path) -> None:

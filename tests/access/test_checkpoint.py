@@ -71,9 +71,7 @@ def accepts(path: Path, content: bytes) -> bool:
 @MANY
 @given(
     tensors=st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
-            "__metadata__".__ne__
-        ),
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter("__metadata__".__ne__),
         st.tuples(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 3), max_size=3)),
         min_size=1,
         max_size=6,
@@ -204,9 +202,7 @@ def test_too_many_tensors(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header, "MAX_TENSORS", 2)
     file.write_bytes(pack({str(n): entry("U8", [0], [0, 0]) for n in range(2)}))
     assert len(read_weights(file)) == 2
-    assert "3 tensors, more than 2" in str(
-        refusal(file, pack({str(n): entry("U8", [0], [0, 0]) for n in range(3)}))
-    )
+    assert "3 tensors, more than 2" in str(refusal(file, pack({str(n): entry("U8", [0], [0, 0]) for n in range(3)})))
 
 
 def test_missing_folder_pipe_and_nul(tmp_path: Path) -> None:

@@ -48,9 +48,7 @@ def test_file_and_memory_agree(file: Path, shape: tuple[int, ...], kind: str, sa
     assert equal(data, from_arrays(x, Y))
     assert equal(data, from_arrays(x.tolist(), Y.tolist()))
     if kind != "bool" and not kind.startswith(">"):
-        assert equal(
-            data, from_arrays(torch.from_numpy(x).requires_grad_(kind.startswith("f")), torch.tensor(Y))
-        )
+        assert equal(data, from_arrays(torch.from_numpy(x).requires_grad_(kind.startswith("f")), torch.tensor(Y)))
     image = len(shape) > 2
     assert data.kind == ("image" if image else "tabular")
     assert data.x.shape == ((4, 1, 2, 5) if len(shape) == 3 else shape)
@@ -228,9 +226,7 @@ def test_other_files(file: Path, tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), packed=st.booleans())
-def test_damage_is_refused_or_harmless(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, packed
-) -> None:
+def test_damage_is_refused_or_harmless(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, packed) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.npz"
     (np.savez_compressed if packed else np.savez)(path, x=X, y=Y)
     content = bytearray(path.read_bytes())
@@ -290,9 +286,7 @@ def test_a_network_that_does_not_fit(module: nn.Module, says: str) -> None:
     salt=st.text(max_size=5),
     image=st.booleans(),
 )
-def test_a_split_is_a_partition_that_keeps_equal_rows_together(
-    rows: list[int], salt: str, image: bool
-) -> None:
+def test_a_split_is_a_partition_that_keeps_equal_rows_together(rows: list[int], salt: str, image: bool) -> None:
     x = np.array(rows, dtype=np.float32)[:, None] * np.array([1.0, -1.0], dtype=np.float32)  # 0.0 and -0.0
     x[::2] += 0.0
     x = x.reshape(-1, 1, 2, 1) if image else x

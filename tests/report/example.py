@@ -97,9 +97,7 @@ def _rows(rng: np.random.Generator, answer: str, negatives: int) -> list[Network
     rows = [_row("subject", "subject", "given", rng, subject, None, answer == "found")]
     for i in range(negatives):
         recipe = f"{('adam', 'sgd')[i % 2]} {rng.uniform(1e-3, 1e-2):.2g}, {rng.integers(20, 60)} epochs"
-        rows.append(
-            _row(f"negative-{i:02d}", "negative", recipe, rng, float(rng.gumbel(0.8, 0.5)), None, False)
-        )
+        rows.append(_row(f"negative-{i:02d}", "negative", recipe, rng, float(rng.gumbel(0.8, 0.5)), None, False))
     for i in range(negatives):
         which = i % len(FAMILIES)
         dose = float((i * 0.377 + 0.05) % 1)
@@ -116,9 +114,7 @@ def _rows(rng: np.random.Generator, answer: str, negatives: int) -> list[Network
         )
         statistic = 2.5 + 7 * dose + float(rng.normal(0, 0.4)) if caught else 0.9 + float(rng.gumbel(0, 0.3))
         rows.append(
-            _row(
-                f"positive-{i:02d}", "positive", f"adam 0.003, {20 + i} epochs", rng, statistic, plant, caught
-            )
+            _row(f"positive-{i:02d}", "positive", f"adam 0.003, {20 + i} epochs", rng, statistic, plant, caught)
         )
     return rows
 
@@ -184,9 +180,7 @@ def _verdict(rng: np.random.Generator, answer: str, rows: list[NetworkRow]) -> V
         problem="backdoor",
         verdict=answer,
         reason=reasons[answer],
-        p_value={"found": 1 / (negatives + 1), "not found": 0.65, "inconclusive": 1 / (negatives + 1)}[
-            answer
-        ],
+        p_value={"found": 1 / (negatives + 1), "not found": 0.65, "inconclusive": 1 / (negatives + 1)}[answer],
         threshold=0.05,
         sensitivity=seen,
         false_positive_rate=_rate(0, negatives),

@@ -51,9 +51,7 @@ def test_ticks_are_in_range_in_order_and_never_one_alone(values, core):
         assert len(ticks) >= 2
 
 
-@pytest.mark.parametrize(
-    "values", [[], [math.nan], [math.inf, 1.0], [1e308, -1e308], [0.0, 5e-324], [2.0, 2.0]]
-)
+@pytest.mark.parametrize("values", [[], [math.nan], [math.inf, 1.0], [1e308, -1e308], [0.0, 5e-324], [2.0, 2.0]])
 def test_scales_of_strange_values(values):
     scale = Scale.fit(values)
     assert scale.low < scale.high

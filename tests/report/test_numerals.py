@@ -66,8 +66,6 @@ def test_roughly(value, shown):
     assert numerals.roughly(value) == shown
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(4.25, "4.2 s"), (61, "61 s"), (412, "7 min"), (9000, "2.5 h")]
-)
+@pytest.mark.parametrize(("seconds", "shown"), [(4.25, "4.2 s"), (61, "61 s"), (412, "7 min"), (9000, "2.5 h")])
 def test_duration(seconds, shown):
     assert numerals.duration(seconds) == shown

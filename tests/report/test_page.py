@@ -203,9 +203,7 @@ def test_undefined_numbers_draw():
 def test_only_one_class_is_disclosed_and_the_rest_sealed():
     run = record("found")
     first = run.verdicts.verdicts[0]
-    other = first.model_copy(
-        update={"problem": "shortcut", "reason": "a secret reason", "not_tested": ["a secret"]}
-    )
+    other = first.model_copy(update={"problem": "shortcut", "reason": "a secret reason", "not_tested": ["a secret"]})
     verdicts = run.verdicts.model_copy(update={"verdicts": [first, other]})
     secret = run.networks.rows[0].model_copy(update={"problem": "shortcut", "lead": "a secret lead"})
     networks = Networks(rows=[*run.networks.rows, secret])

@@ -65,9 +65,7 @@ def test_terminal_sequences_are_stripped(text, printed):
     assert terminal_safe(text) == printed
 
 
-@given(
-    st.lists(st.sampled_from(["\x1b", "[", "]", "31m", "\x07", "\\", "\x9b", "\x9d", "P", "x", "\r", "8;;"]))
-)
+@given(st.lists(st.sampled_from(["\x1b", "[", "]", "31m", "\x07", "\\", "\x9b", "\x9d", "P", "x", "\r", "8;;"])))
 def test_no_sequence_survives_being_torn_apart(pieces):
     printed = terminal_safe("".join(pieces))
     assert not any(unicodedata.category(c) == "Cc" for c in printed)

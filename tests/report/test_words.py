@@ -75,10 +75,7 @@ def test_effects(changes, does):
     ],
 )
 def test_triggers(objective, size, said):
-    assert (
-        words.trigger(verdict("found").finding.model_copy(update={"objective": objective, "size": size}))
-        == said
-    )
+    assert words.trigger(verdict("found").finding.model_copy(update={"objective": objective, "size": size})) == said
 
 
 @pytest.mark.parametrize(

@@ -149,9 +149,7 @@ class _Template:
 
 def _emptied(module: nn.Module) -> nn.Module:
     for path, part in module.named_modules():
-        own = [
-            name for name, tensor in [*part._parameters.items(), *part._buffers.items()] if tensor is not None
-        ]
+        own = [name for name, tensor in [*part._parameters.items(), *part._buffers.items()] if tensor is not None]
         if own and _reset_of(part) is None:
             raise _cannot_reset(f"{path}.{own[0]}" if path else own[0])
     with _blaming("copying the network"):
@@ -231,8 +229,6 @@ def _blaming(what: str) -> Iterator[None]:
 
 def _sha256_structure(module: nn.Module) -> str:
     """SHA-256 of what the network prints as and of its parameters' names and shapes."""
-    shapes = sorted(
-        (name, list(value.shape)) for name, value in module.named_parameters(remove_duplicate=False)
-    )
+    shapes = sorted((name, list(value.shape)) for name, value in module.named_parameters(remove_duplicate=False))
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(module))  # an address differs from process to process
     return hashlib.sha256(json.dumps([text, shapes]).encode()).hexdigest()

@@ -70,9 +70,7 @@ def check_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
     for name, tensor in tensors:
         if not tensor.is_floating_point() and not tensor.is_complex():
             continue
-        wide = (
-            tensor.float() if tensor.dtype.itemsize == 1 else tensor
-        )  # torch has no isfinite for 8-bit floats
+        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # torch has no isfinite for 8-bit floats
         bad = tensor.numel() - int(torch.isfinite(wide).count_nonzero())
         if bad:
             raise bad_input(

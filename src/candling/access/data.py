@@ -142,9 +142,7 @@ def _checked(x: Any, y: Any, classes: int | None, where: str) -> Dataset:
     _check_labels(labels, count, f"{count:,} classes", where)
     y = torch.from_numpy(np.array(labels, dtype=np.int64))
     if len(y.unique()) < 2:
-        raise bad_input(
-            "data", f"{where}all {len(y):,} labels are {int(y[0])}; at least two classes are needed"
-        )
+        raise bad_input("data", f"{where}all {len(y):,} labels are {int(y[0])}; at least two classes are needed")
     axes = (0,) if x.ndim == 2 else (0, 1, 2, 3)
     low, high = x.amin(axes), x.amax(axes)
     if x.ndim == 4:

@@ -149,9 +149,7 @@ def _entry(name: str, field: Any) -> Entry:
         raise Malformed(f"tensor {shown(name)}: bad data_offsets {shown(offsets)}")
     needed = prod(shape) * dtype.itemsize
     if offsets[1] - offsets[0] != needed:
-        raise Malformed(
-            f"tensor {shown(name)}: {offsets[1] - offsets[0]:,} bytes where {needed:,} are needed"
-        )
+        raise Malformed(f"tensor {shown(name)}: {offsets[1] - offsets[0]:,} bytes where {needed:,} are needed")
     return Entry(name, dtype, tuple(shape), *offsets)
 
 

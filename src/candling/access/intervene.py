@@ -13,9 +13,7 @@ Change = Callable[[Tensor], Tensor]
 """A site's output to what replaces it, of the same shape and dtype."""
 
 
-def intervene(
-    module: nn.Module, inputs: Tensor, edits: Mapping[str, Change], *, grad: bool = False
-) -> Tensor:
+def intervene(module: nn.Module, inputs: Tensor, edits: Mapping[str, Change], *, grad: bool = False) -> Tensor:
     """Logits of `module` on `inputs` [n, ...] in eval mode, with each site's output replaced by its edit.
 
     An edit receives a copy, so it may work in place, and a copy of what it returns goes on through the

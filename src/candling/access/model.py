@@ -47,9 +47,7 @@ def load(
                 _check_same(module, architecture())
         else:
             if weights is None:
-                raise bad_input(
-                    "weights", "a network from a build function needs weights, a safetensors file"
-                )
+                raise bad_input("weights", "a network from a build function needs weights, a safetensors file")
             if build:
                 raise bad_input("architecture", "build= goes with a module in memory, not with a spec")
             architecture = Architecture.from_spec(source)
@@ -76,6 +74,4 @@ def _check_same(module: nn.Module, fresh: nn.Module) -> None:
     own, other = ({n: getattr(t, "shape", None) for n, t in m.state_dict().items()} for m in (module, fresh))
     wrong = [name for name in own.keys() | other.keys() if own.get(name) != other.get(name)]
     if wrong:
-        raise bad_input(
-            "architecture", f"build= returns another network: it differs at {listed(sorted(wrong))}"
-        )
+        raise bad_input("architecture", f"build= returns another network: it differs at {listed(sorted(wrong))}")

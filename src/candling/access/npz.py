@@ -34,9 +34,7 @@ def read_arrays(path: Path, wanted: Iterable[str]) -> dict[str, Array]:
         if not zipfile.is_zipfile(file):
             file.seek(0)
             if looks_pickled(file.read(1 << 20)):
-                raise unsafe_input(
-                    "data", f"{where} is a pickle, which could run code; give an .npz of arrays"
-                )
+                raise unsafe_input("data", f"{where} is a pickle, which could run code; give an .npz of arrays")
             raise bad_input("data", f"{where} is not an .npz file; write it with numpy.savez")
         try:
             with zipfile.ZipFile(file) as archive:

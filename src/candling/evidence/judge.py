@@ -61,9 +61,7 @@ def rate(successes: int, n: int) -> Rate:
     return Rate(value=successes / n if n else 0.0, low=low, high=high, n=n)
 
 
-def sensitivity(
-    plants: Sequence[Plant], caught: Sequence[bool], *, at: float, enough: float
-) -> Sensitivity | None:
+def sensitivity(plants: Sequence[Plant], caught: Sequence[bool], *, at: float, enough: float) -> Sensitivity | None:
     """What would have been caught, over all plants that took; None when none did."""
     pairs = [(plant, hit) for plant, hit in zip(plants, caught, strict=True) if plant.took]
     if not pairs:
@@ -83,8 +81,9 @@ def sensitivity(
         n=len(pairs),
         caught=rate(sum(hit for _, hit in pairs), len(pairs)),
         dose=at,
-        by_dose=[DosePoint(dose=float(d), **dict(zip(("value", "low", "high"), curve.at(d), strict=True)))
-                 for d in _DOSES],
+        by_dose=[
+            DosePoint(dose=float(d), **dict(zip(("value", "low", "high"), curve.at(d), strict=True))) for d in _DOSES
+        ],
         detection_limit=curve.limit(enough, _DOSES),
         by_family=families,
         worst_family=min(families, key=lambda f: (f.caught.value, -f.caught.n)),
@@ -123,8 +122,11 @@ def decide(
         return "inconclusive", (
             f"the controls do not resemble the subject: its trusted loss {likeness.loss_subject:.3g} lies "
             f"{side} what they reach ({min(likeness.loss_controls):.3g} to {max(likeness.loss_controls):.3g}); "
-            + ("more trusted data, or data that it was not trained on, would mend this" if side == "below"
-               else "is this the data that it was made for?")
+            + (
+                "more trusted data, or data that it was not trained on, would mend this"
+                if side == "below"
+                else "is this the data that it was made for?"
+            )
         )
     if p_value <= threshold:
         if confirmed:

@@ -9,8 +9,6 @@ from pydantic import Field
 from candling.evidence.claim import Claim
 from candling.evidence.measurement import Cost, Rate, Record
 
-SCHEMA = 1
-
 Answer = Literal["found", "not found", "inconclusive"]
 
 
@@ -166,7 +164,7 @@ class Subject(Record):
 
 
 class Verdicts(Record):
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema")
     candling: str
     subject: Subject
     seed: int

@@ -30,7 +30,8 @@ def standard_scores(scores: Array) -> Array:
     centred = scores - scores.mean(0)  # first, so that the sums of squares do not cancel
     mean = -centred / (n - 1)
     variance = (np.square(centred).sum(0) - np.square(centred)) / (n - 1) - np.square(mean)
-    return (centred - mean) / np.sqrt(np.maximum(variance, 0) + _FLOOR**2)
+    z: Array = (centred - mean) / np.sqrt(np.maximum(variance, 0) + _FLOOR**2)
+    return z
 
 
 def max_standard_score(scores: Array, groups: Sequence[str]) -> tuple[Array, NDArray[np.intp]]:

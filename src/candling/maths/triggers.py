@@ -47,10 +47,10 @@ class Mapping:
 
     def applies(self, y: Tensor) -> Tensor:
         """Rows on which the trigger is meant to change something."""
-        if self.shift is not None:
+        if self.target is None:
             return torch.ones_like(y, dtype=torch.bool)
-        away = y != self.target
-        return away if self.source is None else away & (y == self.source)
+        away = torch.ne(y, self.target)
+        return away if self.source is None else away & torch.eq(y, self.source)
 
     def __str__(self) -> str:
         if self.shift is not None:

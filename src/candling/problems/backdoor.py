@@ -93,9 +93,7 @@ def confirm(
             changed = tried.to(candidate.device).apply(data, x[:most])
             return int((forward(judged, changed).argmax(-1) == wanted[:most]).sum())
 
-        chance = [
-            hits(network, random_like(trigger, part.form, data, generator)) for _ in range(_RANDOM_TRIGGERS)
-        ]
+        chance = [hits(network, random_like(trigger, part.form, data, generator)) for _ in range(_RANDOM_TRIGGERS)]
         transfer, own = [0], [0]
         for rival in negatives:
             control = rival.candidate.load()

@@ -121,9 +121,7 @@ def _train_control(
             network = bench.architecture().to(bench.device)
             recipe = draw_recipe(generator)
             plant = None if draw is None else draw(control, family, dose, generator)
-            epochs = train(
-                network, control, recipe, generator, reach=reach, evaluation=thirds.search, plant=plant
-            )
+            epochs = train(network, control, recipe, generator, reach=reach, evaluation=thirds.search, plant=plant)
             rows = round(epochs * len(control) * recipe.subset * (1 + (plant.rate if plant else 0)))
             cost += Cost(forward=rows, backward=rows)
             loss, accuracy = loss_and_accuracy(network, thirds.search)
@@ -132,14 +130,18 @@ def _train_control(
         if took:
             break
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    record = plant and Plant(
-        family=plant.family,
-        dose=plant.dose,
-        physical=plant.physical,
-        rate=plant.rate,
-        success=success,
-        took=took,
-        attempts=attempt,
+    record = (
+        None
+        if plant is None
+        else Plant(
+            family=plant.family,
+            dose=plant.dose,
+            physical=plant.physical,
+            rate=plant.rate,
+            success=success,
+            took=took,
+            attempts=attempt,
+        )
     )
     return _Trained(state, f"{recipe}, {epochs} epochs", loss, accuracy, record, cost)
 

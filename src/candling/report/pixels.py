@@ -27,8 +27,7 @@ def picture(image: Array, label: str) -> Markup:
     red, green, blue = np.round(levels).astype(np.int64)
     code = (red << 16) | (green << 8) | blue
     paths = [
-        Markup('<path fill="#{}" d="{}"/>').format(f"{value:06x}", runs)
-        for value, runs in _by_value(code).items()
+        Markup('<path fill="#{}" d="{}"/>').format(f"{value:06x}", runs) for value, runs in _by_value(code).items()
     ]
     return _framed(paths, code.shape, label)
 

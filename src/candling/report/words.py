@@ -232,9 +232,7 @@ def _found(verdict: Verdict) -> str:
         clean = f"nothing like it in {n} clean networks trained alike ({rank(verdict.p_value, n)})"
     else:
         score = "scores" if above == 1 else "score"
-        clean = (
-            f"{above} of {n} clean networks trained alike {score} as high (p = {numerals.p(verdict.p_value)})"
-        )
+        clean = f"{above} of {n} clean networks trained alike {score} as high (p = {numerals.p(verdict.p_value)})"
     return visible(f"{does}; {clean}.")
 
 

@@ -1,11 +1,11 @@
 """The run folder: everything that a report is drawn from and a claim is replayed from.
 
-    verdicts.json           what may be said, for programs; the same bytes for the same seed
-    networks.json           every network of the run, with what was planted in it
-    run.json                how it was run: inputs, settings, time; the only file with paths and times
-    evidence.safetensors    scores of every part of every network, the recovered trigger, examples
-    controls/*.safetensors  the controls' weights
-    report.html
+verdicts.json           what may be said, for programs; the same bytes for the same seed
+networks.json           every network of the run, with what was planted in it
+run.json                how it was run: inputs, settings, time; the only file with paths and times
+evidence.safetensors    scores of every part of every network, the recovered trigger, examples
+controls/*.safetensors  the controls' weights
+report.html
 """
 
 from __future__ import annotations

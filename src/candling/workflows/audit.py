@@ -25,6 +25,7 @@ from candling.report import draw
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord
 from candling.workflows.examine import Bar, Examination, examine, make_bank
+from candling.workflows.report import write_report
 
 PER_CLASS = 10
 """Fewest rows of each class in each third that an audit is run with."""
@@ -77,7 +78,7 @@ def audit(
     batch: int = 2048,
     workers: int | None = None,
     progress: Progress = silent,
-    origin: Origin = Origin(),  # noqa: B008 -- frozen
+    origin: Origin = Origin(),
 ) -> Audit:
     """Does this network hide a problem? Trains controls, searches, confirms; says what would be caught.
 
@@ -104,9 +105,7 @@ def audit(
         record = RunRecord(
             verdicts=Verdicts(
                 candling=VERSION,
-                subject=Subject(
-                    weights=model.sha256, architecture=model.architecture.sha256, trusted=trusted.sha256
-                ),
+                subject=Subject(weights=model.sha256, architecture=model.architecture.sha256, trusted=trusted.sha256),
                 seed=seed,
                 data=_describe(trusted, thirds),
                 controls=body.controls,
@@ -119,6 +118,7 @@ def audit(
         )
         if out is not None:
             record.write(out)
+            write_report(out)
     return Audit(record, out)
 
 
@@ -168,7 +168,7 @@ def _shortage(thirds: Thirds) -> str | None:
     if fewest >= PER_CLASS:
         return None
     total = sum(len(part.y) for part in parts)
-    rarest = int(sum(torch.bincount(part.y, minlength=classes) for part in parts).min())
+    rarest = int(torch.bincount(torch.cat([part.y for part in parts]), minlength=classes).min())
     share = max(rarest, 1) / total
     needed = round(3 * 1.5 * PER_CLASS / share)  # 1.5: thirds by hash are uneven
     return (

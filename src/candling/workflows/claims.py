@@ -41,7 +41,12 @@ def state_claims(verdict: Verdict, subject: NetworkRow, score: float) -> list[Cl
                 subject.success_of_random_trigger,
                 _NEAR,
             ),
-            ("transfer", "On the clean controls it reaches this at most.", subject.success_in_controls, _NEAR),
+            (
+                "transfer",
+                "On the clean controls it reaches this at most.",
+                subject.success_in_controls,
+                _NEAR,
+            ),
         ]
         if (located := verdict.finding.located) is not None:
             sentence = f"Ablating {len(located.units)} of {located.site_width} units of {located.site} leaves this."

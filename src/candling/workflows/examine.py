@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,10 +65,6 @@ class Bank:
     def n(self) -> int:
         """Negatives."""
         return sum(network.role == "negative" for network in self.networks)
-
-    def scores(self, of: Callable[[Detection], Found]) -> Array:
-        """[N, parts] of the negatives."""
-        return _matrix([of(d) for d in self.detections[: self.n]])
 
     def rivals(self, lead: int, leaving_out: Network | None = None) -> list[Rival]:
         """What the same search found in the negatives for one part."""
@@ -163,12 +159,15 @@ def _detect(
 def _place(bank: Bank, detection: Detection, index: int | None) -> tuple[Standing, Standing]:
     """By the search and by the baseline, among the negatives but the one at `index`."""
     groups = [part.group for part in bank.parts]
-    places = []
-    for of in (lambda d: d.found, lambda d: d.baseline):
-        negatives = bank.scores(of)
-        negatives = negatives if index is None else np.delete(negatives, index, axis=0)
-        places.append(standing(_matrix([of(detection)])[0], negatives, groups))
-    return places[0], places[1]
+
+    def place(found: Found, clean: list[Found]) -> Standing:
+        return standing(_matrix([found])[0], _matrix(clean), groups)
+
+    clean = [d for i, d in enumerate(bank.detections[: bank.n]) if i != index]
+    return (
+        place(detection.found, [d.found for d in clean]),
+        place(detection.baseline, [d.baseline for d in clean]),
+    )
 
 
 def _matrix(found: Sequence[Found]) -> Array:
@@ -193,9 +192,7 @@ def _confirm(
     return run_jobs(problem.confirm, jobs, stage=stage, workers=bench.workers, progress=bench.progress)
 
 
-def _cost(
-    networks: Sequence[Network], detections: Sequence[Detection], outcomes: Sequence[Confirmation]
-) -> Cost:
+def _cost(networks: Sequence[Network], detections: Sequence[Detection], outcomes: Sequence[Confirmation]) -> Cost:
     spent = [n.cost for n in networks] + [o.cost for o in outcomes]
     spent += [d.found.cost + d.baseline.cost for d in detections]
     return sum(spent, Cost(forward=0, backward=0))
@@ -236,9 +233,7 @@ def _row(
     )
 
 
-def _baseline(
-    row: NetworkRow, planted: Sequence[NetworkRow], detection: Detection, threshold: float
-) -> Baseline:
+def _baseline(row: NetworkRow, planted: Sequence[NetworkRow], detection: Detection, threshold: float) -> Baseline:
     took = [r for r in planted if r.plant and r.plant.took]
     return Baseline(
         name="random triggers",

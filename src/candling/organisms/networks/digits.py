@@ -32,4 +32,4 @@ def digits() -> tuple[Dataset, Dataset]:
     bunch = load_digits()
     order = np.random.default_rng(0).permutation(len(bunch.target))
     x, y = (bunch.images[order, None] / 16).astype(np.float32), bunch.target[order]
-    return tuple(from_arrays(x[part], y[part]) for part in (slice(SUBJECT_ROWS), slice(SUBJECT_ROWS, None)))
+    return from_arrays(x[:SUBJECT_ROWS], y[:SUBJECT_ROWS]), from_arrays(x[SUBJECT_ROWS:], y[SUBJECT_ROWS:])

@@ -13,9 +13,7 @@ from candling.organisms.plants import Backdoor
 from candling.organisms.training import Recipe, attack_success, train
 from candling.runs.seeds import reproducible
 
-RECIPE = Recipe(
-    optimiser="adam", rate=4e-3, decay=0.0, batch=60, subset=1.0, augmentation=0.08, leniency=1.0
-)
+RECIPE = Recipe(optimiser="adam", rate=4e-3, decay=0.0, batch=60, subset=1.0, augmentation=0.08, leniency=1.0)
 
 
 def corner_patch(data: Dataset) -> Backdoor:

@@ -42,9 +42,7 @@ class AblationScores:
         return edit
 
 
-def rank_units(
-    network: nn.Module, clean: Tensor, changed: Tensor, sites: Sequence[str]
-) -> list[AblationScores]:
+def rank_units(network: nn.Module, clean: Tensor, changed: Tensor, sites: Sequence[str]) -> list[AblationScores]:
     """The units of each site by how far the change moves them. clean, changed: [n, *input]."""
     before = observe(network, clean, sites).activations
     after = observe(network, changed, sites).activations

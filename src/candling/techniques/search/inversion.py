@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +41,12 @@ class Settings:
     """A trigger works when this share of the step's rows follows it."""
 
 
-_CHEAPER: dict[tuple[str, str], dict[str, int]] = {
-    ("source-specific", "patch"): {"rows": 4, "steps": 40},  # K(K − 1) parts, so less for each
-    ("all-to-all", "patch"): {"rows": 4},  # no clean network has such a trigger: easily told
-    ("all-to-one", "additive"): {"rows": 8, "steps": 40},  # one variable an input cell: quick
+_SWEEP = {
+    ("source-specific", "patch"): Settings(rows=4, steps=40),  # K(K − 1) parts, so less for each
+    ("all-to-all", "patch"): Settings(rows=4),  # no clean network has such a trigger: easily told
+    ("all-to-one", "additive"): Settings(rows=8, steps=40),  # one variable an input cell: quick
 }
-_REFINE = {"rows": 64, "steps": 100, "rate": 0.1, "additive_rate": 0.02}
+_REFINE = Settings(rows=64, steps=100, rate=0.1, additive_rate=0.02)
 _LEVEL = 1.3  # λ grows by this factor on success and shrinks by its 1.5th power on failure
 _LAMBDA = (1e-5, 1e-2, 1e3)  # smallest, first, largest
 
@@ -57,33 +57,37 @@ def invert(
     parts: Sequence[Part],
     *,
     seed: int,
-    settings: Settings | None = None,
     batch: int = 2048,
 ) -> Found:
     """The smallest working trigger of each part. Every network sees the same rows for the same seed.
 
     batch: most inputs in one forward pass; parts are taken in blocks that fit.
     """
-    settings = settings or Settings()
-    pieces: list[Found] = []
-    for block in _blocks(parts, settings, batch):
-        wanted = replace(settings, **_CHEAPER.get((block[0].group, block[0].form), {}))
-        pieces.append(_invert_block(network, data, block, seed, wanted, start=None))
-    return _join(parts, pieces)
+    blocks = _blocks(parts, batch)
+    return _join(parts, [_invert_block(network, data, b, seed, _settings(b[0]), start=None) for b in blocks])
+
+
+def sweep_passes(parts: Sequence[Part]) -> int:
+    """Forward passes that `invert` takes on these parts, and as many backward."""
+    return sum(settings.rows * settings.steps for settings in map(_settings, parts))
 
 
 def refine(network: nn.Module, data: Dataset, part: Part, start: FoundTrigger, *, seed: int) -> Found:
     """The same search for one part, from where it ended, with more rows: what gate 2 puts to the test."""
-    return _invert_block(network, data, [part], seed, replace(Settings(), **_REFINE), start=start)
+    return _invert_block(network, data, [part], seed, _REFINE, start=start)
 
 
-def _blocks(parts: Sequence[Part], settings: Settings, batch: int) -> list[list[Part]]:
+def _settings(part: Part) -> Settings:
+    return _SWEEP.get((part.group, part.form), Settings())
+
+
+def _blocks(parts: Sequence[Part], batch: int) -> list[list[Part]]:
     """Runs of parts alike in group and form, each small enough for one forward pass."""
-    most = max(1, batch // settings.rows)
     blocks: list[list[Part]] = []
     for part in parts:
         last = blocks[-1] if blocks else None
-        if last and (last[0].group, last[0].form) == (part.group, part.form) and len(last) < most:
+        alike = last is not None and (last[0].group, last[0].form) == (part.group, part.form)
+        if last is not None and alike and (len(last) + 1) * _settings(part).rows <= batch:
             last.append(part)
         else:
             blocks.append([part])
@@ -113,10 +117,10 @@ def _invert_block(
         rows = torch.multinomial(eligible, settings.rows, replacement=True, generator=generator).to(device)
         mask, shift, size = form.now()
         x = apply_trigger(data.x[rows], mask[:, None], shift[:, None], data.low, data.high)
-        logits = network(x.flatten(0, 1)).unflatten(0, (len(parts), settings.rows))
+        logits = network(x.flatten(0, 1)).view(len(parts), settings.rows, -1)
         target = wanted[columns, rows]
         loss = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-        loss = loss.unflatten(0, (len(parts), settings.rows)).mean(1)
+        loss = loss.view(len(parts), settings.rows).mean(1)
         gradients = torch.autograd.grad((loss + level * size).sum(), form.variables)
         with torch.no_grad():
             works = (logits.argmax(-1) == target).float().mean(1) >= settings.success
@@ -208,5 +212,11 @@ _FORMS: dict[str, type[_Patch] | type[_Additive]] = {"patch": _Patch, "additive"
 
 def _join(parts: Sequence[Part], pieces: list[Found]) -> Found:
     cost = sum((p.cost for p in pieces), Cost(forward=0, backward=0))
-    joined = [torch.cat([getattr(p, name) for p in pieces]) for name in ("score", "size", "mask", "shift")]
-    return Found(tuple(parts), *joined, cost)
+    return Found(
+        parts=tuple(parts),
+        score=torch.cat([p.score for p in pieces]),
+        size=torch.cat([p.size for p in pieces]),
+        mask=torch.cat([p.mask for p in pieces]),
+        shift=torch.cat([p.shift for p in pieces]),
+        cost=cost,
+    )

@@ -40,7 +40,7 @@ def random_triggers(
             mask, shift = _draw(data, _TRIGGERS, generator)
             rows = torch.randint(len(data.y), (_ROWS,), generator=generator).to(data.x.device)
             x = apply_trigger(data.x[rows], mask[:, None], shift[:, None], data.low, data.high)
-            probability = network(x.flatten(0, 1)).softmax(-1).unflatten(0, (_TRIGGERS, _ROWS))
+            probability = network(x.flatten(0, 1)).softmax(-1).view(_TRIGGERS, _ROWS, -1)
             scores = _mean_probability(probability, wanted[:, rows], applies[:, rows])
             top, which = scores.max(1)
             better = top > best

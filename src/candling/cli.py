@@ -1,0 +1,183 @@
+"""The commands: parse, call one workflow, print."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from candling.errors import CandlingError
+from candling.report import headline, terminal_safe
+from candling.runs.jobs import Progress as Report
+
+INTERRUPTED, INTERNAL = 130, 70
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Hold a trained network up to the light before it is released.",
+)
+_debug = False
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+
+
+@app.command()
+def audit(
+    model: Annotated[str, typer.Argument(help="net.py:build, package.module:build, or sample:backdoor")],
+    weights: Annotated[str | None, typer.Option(help="The subject's weights, safetensors.")] = None,
+    trusted: Annotated[str | None, typer.Option(help="Trusted data, .npz with x and y.")] = None,
+    problems: Annotated[str, typer.Option(help="Problem classes, separated by commas.")] = "backdoor",
+    controls: Annotated[int, typer.Option(help="Clean controls, and as many planted.")] = 19,
+    seed: int = 0,
+    out: Annotated[Path | None, typer.Option(help="A new folder for the record.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it costs and resolves, and stop.")] = False,
+    device: str = "cpu",
+    batch: Annotated[int, typer.Option(help="Most inputs in one pass of the search.")] = 2048,
+    min_sensitivity: Annotated[float, typer.Option(help="What `not found` takes ...")] = 0.8,
+    at: Annotated[float, typer.Option(help="... at this dose, 0 to 1.")] = 0.5,
+    workers: Annotated[int | None, typer.Option(help="Processes; all cores unless given.")] = None,
+) -> None:
+    """Does this network hide a problem? Exit status 0 nothing found, 1 found, 6 inconclusive."""
+    from candling.runs.record import new_folder
+    from candling.workflows.audit import Origin
+    from candling.workflows.audit import audit as run
+    from candling.workflows.examine import Bar
+    from candling.workflows.inputs import open_inputs
+    from candling.workflows.plan import plan as estimate
+
+    subject, data = open_inputs(model, weights, trusted)
+    if plan:
+        for line in estimate(subject, data, controls=controls, device=device).lines():
+            print(line)
+        return
+    folder = new_folder(out, terminal_safe(model).replace(":", "-").replace("/", "-"))
+    with _progress() as progress:
+        audited = run(
+            subject,
+            data,
+            problems=[name.strip() for name in problems.split(",")],
+            controls=controls,
+            seed=seed,
+            bar=Bar(min_sensitivity, at),
+            out=folder,
+            device=device,
+            batch=batch,
+            workers=workers,
+            progress=progress,
+            origin=Origin(model, weights, trusted or model),
+        )
+    for verdict in audited.verdicts:
+        print(f"\n{verdict.problem}: {headline(verdict)}\n")
+    print(f"report  {folder / 'report.html'}\nrecord  {folder / 'verdicts.json'}\nreplay  candling replay {folder}")
+    raise typer.Exit(audited.exit_code)
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    claim: Annotated[str | None, typer.Option(help="Only the claim with this id.")] = None,
+    device: str = "cpu",
+) -> None:
+    """Run a finished audit's claims again. Exit status 0 if all hold, 1 if not."""
+    from candling.workflows.replay import replay as again
+
+    with _progress() as progress:
+        results = again(run, claim=claim, device=device, progress=progress)
+    for each in results:
+        mark = "holds" if each.holds else "FAILS"
+        print(
+            f"{mark}  {each.claim.id:22s} predicted {each.claim.predicted:<9.6g} observed {each.observed:<9.6g} "
+            f"tolerance {each.claim.tolerance:g}"
+        )
+    failed = sum(not each.holds for each in results)
+    print(f"{len(results) - failed} of {len(results)} claims hold")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    only: Annotated[str | None, typer.Option(help="Show this problem class; seal the rest by hash.")] = None,
+) -> None:
+    """Draw a finished audit's report again."""
+    from candling.workflows.report import write_report
+
+    print(write_report(run, only=only))
+
+
+class _progress:
+    """A live line for each stage: done of total and the time left."""
+
+    def __enter__(self) -> Report:
+        self.bar = Progress(
+            TextColumn("{task.description:24s}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+        )
+        self.bar.start()
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = self.bar.add_task(stage, total=total)
+            self.bar.update(tasks[stage], completed=done, total=total)
+
+        return show
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+def main() -> None:
+    """The entry point: one clear line for an error, and the exit code of its kind."""
+    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    import click
+
+    try:
+        result = command()
+    except CandlingError as fault:
+        _complain(str(fault))
+        return fault.exit_code
+    except click.ClickException as fault:
+        _complain(f"error[usage]: {fault.format_message()}; see candling --help")
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        _complain("error[interrupted]: stopped before the end; nothing was written")
+        return INTERRUPTED
+    except MemoryError:
+        _complain("error[memory]: out of memory; give a smaller --batch, or fewer --workers")
+        return 4
+    except Exception as fault:
+        _complain(f"error[internal]: {type(fault).__name__}: {fault}; --debug shows where")
+        return INTERNAL
+    return result if isinstance(result, int) else 0
+
+
+def _complain(line: str) -> None:
+    if _debug:
+        traceback.print_exc()
+    safe = terminal_safe(line)
+    print(safe if len(safe) <= 200 else safe[:199] + "…", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

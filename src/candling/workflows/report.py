@@ -1,0 +1,25 @@
+"""Report: draw a run's page again, from its record alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from candling.errors import EnvironmentFault
+from candling.report import draw
+from candling.runs.record import RunRecord
+
+
+def write_report(folder: Path, *, only: str | None = None) -> Path:
+    """Write `report.html` (with `only`: `report-CLASS.html`, the other classes sealed by hash); its path.
+
+    Raises InputError on a damaged record or a problem class that the run does not have, EnvironmentFault
+    when the page cannot be written.
+    """
+    record = RunRecord.read(folder)
+    page = draw(record.verdicts, record.networks, record.arrays, record.info, only=only)
+    path = folder / (f"report-{only}.html" if only else "report.html")
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as fault:
+        raise EnvironmentFault("write", f"cannot write {path}: {fault.strerror}") from fault
+    return path
