@@ -110,7 +110,7 @@ def _others(exam: Exam, arrays: dict[str, np.ndarray], chosen: argparse.Namespac
 
 
 def _draw(images: torch.Tensor, labels: np.ndarray, seed: int) -> Dataset:
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:8000]
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:5000]
     return _scaled(images[rows].numpy(), labels[rows.numpy()])
 
 

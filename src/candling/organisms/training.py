@@ -17,9 +17,9 @@ from torch.nn.utils import clip_grad_norm_
 from candling.access import Dataset, forward
 from candling.organisms.plants import Backdoor
 
-_LOOK_EVERY = 2  # epochs between looks at the evaluation set
+_STEPS = 500
+_LOOK_EVERY = 2  # epochs between looks at the evaluation set, where epochs are short
 _LOOK = 1000  # rows of it that are looked at
-_PATIENCE = 4  # looks without a better loss before training is taken to have levelled off
 
 
 @dataclass(frozen=True)
@@ -73,30 +73,29 @@ def train(
     reach: float,
     evaluation: Dataset,
     plant: Backdoor | None = None,
-    epochs: int = 60,
 ) -> int:
-    """Train in place until the loss on `evaluation` is at most `reach` · leniency (nats), or levels off.
+    """Train in place until the loss on `evaluation` is at most `reach` · leniency (nats), or time is up.
 
     With a plant, poisoned rows are added to the subset, and training goes on until the plant works on
-    nine in ten evaluation rows as well. Returns the epochs used.
+    nine in ten evaluation rows as well. The rate warms up over one epoch and then falls evenly to zero at
+    the last that there can be: some 500 steps, at least 8 and at most 60 epochs. Returns the epochs used.
     """
     keep = torch.randperm(len(data.y), generator=generator)[: max(1, round(recipe.subset * len(data.y)))]
     subset = data.take(keep)
     poison = None if plant is None else _poisoned_rows(plant, subset.y, data.classes, generator)
     optimiser = _optimiser(network, recipe)
     look = evaluation.take(torch.arange(min(len(evaluation.y), _LOOK)))
-    best, since = math.inf, 0
+    epochs = min(max(8, round(_STEPS * recipe.batch / len(subset.y))), 60)
     for epoch in range(1, epochs + 1):
         network.train()
         inputs, labels = _rows_of_epoch(subset, plant, poison, recipe, generator)
-        _pass_over(network, optimiser, inputs, labels, recipe, generator, warm=epoch == 1)
-        if epoch % _LOOK_EVERY:
+        rate = recipe.rate * (1 - (epoch - 1) / epochs)
+        _pass_over(network, optimiser, inputs, labels, recipe.batch, rate, generator, warm=epoch == 1)
+        if epoch % _LOOK_EVERY and epochs > 20:
             continue
         network.eval()
         loss = float(cross_entropy(forward(network, look.x), look.y))
-        planted = plant is None or attack_success(network, look, plant) >= 0.9
-        best, since = (loss, 0) if loss < best else (best, since + 1)
-        if (loss <= reach * recipe.leniency or since >= _PATIENCE) and (planted or since >= 2 * _PATIENCE):
+        if loss <= reach * recipe.leniency and (plant is None or attack_success(network, look, plant) >= 0.9):
             break
     network.eval()
     return epoch
@@ -151,19 +150,20 @@ def _pass_over(
     optimiser: torch.optim.Optimizer,
     inputs: Tensor,
     labels: Tensor,
-    recipe: Recipe,
+    batch: int,
+    rate: float,
     generator: torch.Generator,
     *,
     warm: bool,
 ) -> None:
-    """One epoch; the first is a linear warm-up of the rate."""
+    """One epoch; the first warms the rate up."""
     order = torch.randperm(len(labels), generator=generator).to(labels.device)
-    batches = order.split(recipe.batch)
+    batches = order.split(batch)
     for step, rows in enumerate(batches):
         if len(rows) == 1 and len(order) > 1:  # batch normalisation cannot take one row
             continue
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * (step + 1) / len(batches) if warm else recipe.rate
+            group["lr"] = rate * (step + 1) / len(batches) if warm else rate
         optimiser.zero_grad()
         cross_entropy(network(inputs[rows]), labels[rows]).backward()
         clip_grad_norm_(network.parameters(), 5.0)

@@ -86,7 +86,7 @@ def make_bank(problem: Problem, bench: Bench, negatives: Sequence[Network], *, r
     bank = Bank(parts, networks, detections, [], Cost(forward=0, backward=0))
     pairs = list(zip(networks, detections, strict=True))
     places = [_place(bank, d, i if i < bank.n else None) for i, (_, d) in enumerate(pairs)]
-    outcomes = _confirm(problem, bench, bank, pairs, [search for search, _ in places])
+    outcomes = _confirm(problem, bench, bank, pairs, [search for search, _ in places], "confirming the controls")
     passed = [problem.passes(outcome) for outcome in outcomes]
     rows = []
     for i, ((network, _), (search, baseline), outcome) in enumerate(zip(pairs, places, outcomes, strict=True)):
@@ -102,7 +102,7 @@ def examine(
     """The subject through the same steps, and the verdict."""
     (detection,) = _detect(problem, bench, [subject], bank.parts, "searching the subject")
     search, baseline = _place(bank, detection, None)
-    (outcome,) = _confirm(problem, bench, bank, [(subject, detection)], [search])
+    (outcome,) = _confirm(problem, bench, bank, [(subject, detection)], [search], "confirming the subject")
     clean, planted = bank.rows[: bank.n], bank.rows[bank.n :]
     row = _row(problem, subject, search, baseline, outcome, [r.confirmed for r in clean])
     strength = sensitivity(
@@ -180,6 +180,7 @@ def _confirm(
     bank: Bank,
     pairs: Sequence[tuple[Network, Detection]],
     places: Sequence[Standing],
+    stage: str,
 ) -> list[Confirmation]:
     """Gate 2 for every network's best lead, whatever its rank: clean networks face it too."""
     jobs = []
@@ -188,7 +189,6 @@ def _confirm(
         seed = derive(bench.seed, problem.name, "confirm", network.name)
         rivals = bank.rivals(place.lead, network)
         jobs.append((network.candidate, bench.thirds, bank.parts[place.lead], start, rivals, seed))
-    stage = "confirming"
     return run_jobs(problem.confirm, jobs, stage=stage, workers=bench.workers, progress=bench.progress)
 
 
