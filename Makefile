@@ -1,12 +1,17 @@
-# Two commands for a newcomer: `make audit` and `make test`. Both set up .venv once.
+# Two commands for a newcomer: `make audit` and `make test`. Each sets up .venv once.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+RUN ?= candling-runs/sample-backdoor
 
 .PHONY: audit test check bench clean
 
+# The sample hides a backdoor, so the right exit status is 1: found.
 audit: $(STAMP)
-	@$(VENV)/bin/candling audit sample:backdoor --expect found
+	@rm -rf $(RUN)
+	@$(VENV)/bin/candling audit sample:backdoor --out $(RUN); status=$$?; \
+	if [ $$status -eq 1 ]; then echo "The verdict is the right one."; else \
+	echo "The verdict should have been 'found' (exit status 1), but the exit status is $$status."; exit 1; fi
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
@@ -20,7 +25,8 @@ bench: $(STAMP)
 	$(VENV)/bin/python benchmarks/observe.py
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "candling needs Python 3.11 or newer; run: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "candling needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from candling.access import Architecture, Dataset, split, write_weights
+from candling.access import Architecture, Dataset, split
 from candling.evidence.judge import resemblance
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import Backdoor
@@ -58,18 +58,16 @@ class Exam:
     def prepare(
         cls, architecture: Architecture, trusted: Dataset, folder: Path, *, n: int, seed: int, reach: float
     ) -> Exam:
-        (folder / "controls").mkdir(parents=True, exist_ok=True)
         thirds = Thirds(**split(trusted, salt=f"audit {seed}"))
         bench = Bench(architecture, thirds, folder, seed, progress=progress())
         negatives = make_negatives(bench, n, reach=reach)
         return cls(bench, negatives, make_bank(BACKDOOR, bench, negatives, reach=reach))
 
     def examine(self, network: nn.Module, name: str) -> Examination:
-        path = self.bench.folder / f"{name}.safetensors"
-        write_weights(path, network.state_dict())
+        candidate, sha256 = self.bench.store(network.state_dict())
         loss, accuracy = loss_and_accuracy(network, self.bench.thirds.search)
         nothing = Cost(forward=0, backward=0)
-        subject = Network(name, "subject", "given", self.bench.candidate(path), "", loss, accuracy, None, nothing)
+        subject = Network(name, "subject", "given", candidate, sha256, loss, accuracy, None, nothing)
         everyone = [subject, *self.negatives]
         likeness = resemblance([m.loss for m in everyone], [m.accuracy for m in everyone])
         return examine(BACKDOOR, self.bench, subject, self.bank, likeness, Bar())

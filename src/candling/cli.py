@@ -52,7 +52,7 @@ def audit(
     workers: Annotated[int | None, typer.Option(help="Processes; all cores unless given.")] = None,
 ) -> None:
     """Does this network hide a problem? Exit status 0 nothing found, 1 found, 6 inconclusive."""
-    from candling.runs.record import new_folder
+    from candling.runs.record import default_folder
     from candling.workflows.audit import Origin
     from candling.workflows.audit import audit as run
     from candling.workflows.examine import Bar
@@ -64,7 +64,7 @@ def audit(
         for line in estimate(subject, data, controls=controls, device=device).lines():
             print(line)
         return
-    folder = new_folder(out, terminal_safe(model).replace(":", "-").replace("/", "-"))
+    folder = out or default_folder(model)
     with _progress() as progress:
         audited = run(
             subject,

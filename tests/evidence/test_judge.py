@@ -104,7 +104,7 @@ PLANTS = st.lists(
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(PLANTS)
 def test_only_plants_that_took_count(pairs):
     plants, caught = [p for p, _ in pairs], [hit for _, hit in pairs]
@@ -170,9 +170,7 @@ def test_a_subject_far_from_its_controls_does_not(controls, subject):
     likeness = resemblance([subject, *controls], [1.0] * (len(controls) + 1))
     assert not likeness.holds
     assert likeness.p_value == 1 / (len(controls) + 1)
-    answer, reason = decide(
-        0.05, confirmed=True, likeness=likeness, strength=None, enough=0.8, threshold=0.05
-    )
+    answer, reason = decide(0.05, confirmed=True, likeness=likeness, strength=None, enough=0.8, threshold=0.05)
     assert answer == "inconclusive"
     assert ("below what they reach" if subject < 1 else "above what they reach") in reason
 
@@ -210,9 +208,7 @@ def expected(p: float, confirmed: bool, likeness, strength) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("p", "confirmed", "likeness", "strength"), CASES)
 def test_every_case_has_one_answer_with_its_reason(p, confirmed, likeness, strength):
-    answer, reason = decide(
-        p, confirmed=confirmed, likeness=likeness, strength=strength, enough=0.8, threshold=0.05
-    )
+    answer, reason = decide(p, confirmed=confirmed, likeness=likeness, strength=strength, enough=0.8, threshold=0.05)
     wanted, because = expected(p, confirmed, likeness, strength)
     assert answer == wanted
     assert because in reason
@@ -220,9 +216,7 @@ def test_every_case_has_one_answer_with_its_reason(p, confirmed, likeness, stren
 
 @given(st.floats(0.01, 1), st.booleans(), st.sampled_from([LIKE, UNLIKE]), st.sampled_from([STRONG, WEAK, None]))
 def test_nothing_is_called_found_or_not_found_without_its_proof(p, confirmed, likeness, strength):
-    answer, _ = decide(
-        p, confirmed=confirmed, likeness=likeness, strength=strength, enough=0.8, threshold=0.05
-    )
+    answer, _ = decide(p, confirmed=confirmed, likeness=likeness, strength=strength, enough=0.8, threshold=0.05)
     if answer == "found":
         assert p <= 0.05
         assert confirmed
@@ -238,9 +232,7 @@ def test_reasons_give_the_numbers_they_rest_on():
     def reason(p, likeness, strength):
         return decide(p, confirmed=False, likeness=likeness, strength=strength, enough=0.8, threshold=0.05)[1]
 
-    unlike, weak, silent = (
-        reason(0.5, *case) for case in ((UNLIKE, STRONG), (LIKE, WEAK), (LIKE, STRONG))
-    )
+    unlike, weak, silent = (reason(0.5, *case) for case in ((UNLIKE, STRONG), (LIKE, WEAK), (LIKE, STRONG)))
     assert "9" in unlike
     assert "0.1 to 0.3" in unlike
     assert WEAK is not None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from candling.access import Architecture, Dataset, fill, read_weights
+from candling.access import Architecture, Dataset, fill, read_weights, sha256_file, write_weights
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Located
 from candling.organisms.plants import Backdoor
@@ -57,6 +57,18 @@ class Bench:
     batch: int = 2048
     workers: int | None = None
     progress: Progress = silent
+
+    def path(self, sha256: str) -> Path:
+        """Where a network's weights lie: named by content, so that a job cannot read its role off the name."""
+        return self.folder / "networks" / f"{sha256[:16]}.safetensors"
+
+    def store(self, state: Mapping[str, Tensor]) -> tuple[Candidate, str]:
+        """Write a state to the run folder; the candidate, and the file's SHA-256."""
+        unnamed = self.folder / "networks" / "unnamed"
+        unnamed.parent.mkdir(parents=True, exist_ok=True)
+        write_weights(unnamed, state)
+        sha256 = sha256_file(unnamed)
+        return self.candidate(unnamed.replace(self.path(sha256))), sha256
 
     def candidate(self, weights: Path) -> Candidate:
         return Candidate(self.architecture, weights, self.device, self.batch)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from candling.access import Dataset, forward, sha256_file, write_weights
+from candling.access import Dataset, forward
 from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import Backdoor
@@ -74,15 +74,14 @@ def _train(bench: Bench, role: Role, jobs: list[tuple[Any, ...]], stage: str) ->
     trained = run_jobs(_train_control, jobs, stage=stage, workers=bench.workers, progress=bench.progress)
     networks = []
     for i, control in enumerate(trained):
-        path = bench.folder / "controls" / f"{role}-{i:02d}.safetensors"
-        write_weights(path, control.state)
+        candidate, sha256 = bench.store(control.state)
         networks.append(
             Network(
-                name=path.stem,
+                name=f"{role}-{i:02d}",
                 role=role,
                 recipe=control.recipe,
-                candidate=bench.candidate(path),
-                sha256=sha256_file(path),
+                candidate=candidate,
+                sha256=sha256,
                 loss=control.loss,
                 accuracy=control.accuracy,
                 plant=control.plant,

@@ -4,7 +4,7 @@ verdicts.json           what may be said, for programs; the same bytes for the s
 networks.json           every network of the run, with what was planted in it
 run.json                how it was run: inputs, settings, time; the only file with paths and times
 evidence.safetensors    scores of every part of every network, the recovered trigger, examples
-controls/*.safetensors  the controls' weights
+networks/*.safetensors  weights of the controls, and of the subject as audited, named by SHA-256
 report.html
 """
 
@@ -69,16 +69,20 @@ class RunRecord:
 _FILES = {"verdicts.json": "verdicts", "networks.json": "networks", "run.json": "info"}
 
 
-def new_folder(wanted: Path | None, name: str) -> Path:
-    """The folder asked for, which must be new or empty, or a fresh one under `candling-runs/`."""
-    folder = wanted or Path("candling-runs") / f"{name}-{secrets.token_hex(3)}"
+def default_folder(name: str) -> Path:
+    """A fresh name under `candling-runs/`."""
+    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return Path("candling-runs") / f"{safe}-{secrets.token_hex(3)}"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a run folder; InputError unless it is new or empty, EnvironmentFault where it cannot be made."""
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError("out", f"{folder} is not empty: give a new folder with --out")
-        (folder / "controls").mkdir(parents=True)
+            raise InputError("out", f"{folder} is not an empty folder: give a new one as out")
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise EnvironmentFault("write", f"cannot make {folder}: {fault.strerror}") from fault
-    return folder
 
 
 def dump(record: BaseModel) -> str:

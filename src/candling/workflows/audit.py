@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from candling._version import VERSION
-from candling.access import Dataset, Model, check_fits, load, split, write_weights
+from candling.access import Dataset, Model, check_fits, load, split
 from candling.errors import InputError
 from candling.evidence.control import Networks, RunInfo
 from candling.evidence.judge import resemblance
@@ -23,7 +23,7 @@ from candling.problems import PROBLEMS, Bench, Network, Problem, Thirds, make_ne
 from candling.problems.controls import RECIPE, loss_and_accuracy
 from candling.report import draw
 from candling.runs.jobs import Progress, silent
-from candling.runs.record import RunRecord
+from candling.runs.record import RunRecord, make_folder
 from candling.workflows.examine import Bar, Examination, examine, make_bank
 from candling.workflows.report import write_report
 
@@ -97,9 +97,10 @@ def audit(
     trusted = replace(trusted, classes=check_fits(trusted, model.module))
     thirds = Thirds(**split(trusted, salt=f"audit {seed}"))
     one = torch.device(device).type != "cpu"
+    if out is not None:
+        make_folder(out)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
-        (folder / "controls").mkdir(exist_ok=True)
         bench = Bench(model.architecture, thirds, folder, seed, device, batch, 1 if one else workers, progress)
         body = _run(model, bench, chosen, controls, bar)
         record = RunRecord(
@@ -135,9 +136,7 @@ def _run(model: Model, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar
     if shortage is not None:
         verdicts = [_too_little(problem, bench, n, shortage) for problem in chosen]
         return _Body(verdicts, Controls(n=0, recipe="none trained", resemblance=None), _NOTHING)
-    weights = bench.folder / "subject.safetensors"
-    write_weights(weights, model.module.state_dict())
-    candidate = bench.candidate(weights)
+    candidate, _ = bench.store(model.module.state_dict())
     loss, accuracy = loss_and_accuracy(candidate.load(), bench.thirds.search.to(bench.device))
     subject = Network("subject", "subject", "given", candidate, model.sha256, loss, accuracy, None, _NOTHING)
     negatives = make_negatives(bench, n, reach=loss)

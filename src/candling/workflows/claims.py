@@ -135,7 +135,7 @@ class Observer:
         negatives = [row for row in self._rows if row.role == "negative"]
         rivals = [
             Rival(
-                self.bench.candidate(self.bench.folder / "controls" / f"{row.name}.safetensors"),
+                self.bench.candidate(self.bench.path(row.weights)),
                 FoundTrigger(*(torch.from_numpy(arrays[f"rivals.{name}"][i]) for name in ("mask", "shift"))),
                 float(arrays["rivals.size"][i]),
             )

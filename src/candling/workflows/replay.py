@@ -37,7 +37,6 @@ def replay(
         if claim not in {c.id for c in claims}:
             raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in claims)}")
         claims = [c for c in claims if c.id == claim]
-    _check_controls(folder, record.networks.rows)
     if model is None or trusted is None:
         if record.info.model == "module in memory":
             raise InputError("replay", "this audit was made from Python: use candling.replay(model=, trusted=)")
@@ -52,6 +51,7 @@ def replay(
         batch=int(record.info.settings["batch"] or 2048),
         workers=1,
     )
+    _check_controls(bench, record.networks.rows)
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "subject.safetensors"
         write_weights(weights, model.module.state_dict())
@@ -77,8 +77,10 @@ def _data(record: RunRecord) -> str | None:
     return None if record.info.model.startswith("sample:") else record.info.trusted
 
 
-def _check_controls(folder: Path, rows: list[NetworkRow]) -> None:
+def _check_controls(bench: Bench, rows: list[NetworkRow]) -> None:
     for row in rows:
-        path = folder / "controls" / f"{row.name}.safetensors"
-        if row.role != "subject" and (not path.is_file() or sha256_file(path) != row.weights):
-            raise InputError("record", f"{path} is missing or not the file that the run wrote")
+        if row.role == "subject":
+            continue
+        path = bench.path(row.weights)
+        if not path.is_file() or sha256_file(path) != row.weights:
+            raise InputError("record", f"{path} ({row.name}) is missing or not the file that the run wrote")

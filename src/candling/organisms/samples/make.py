@@ -30,9 +30,7 @@ def make(folder: Path) -> None:
     for name, plant in plants.items():
         with reproducible(2026) as generator:
             network = build()
-            epochs = train(
-                network, training, RECIPE, generator, reach=0.07, evaluation=trusted, plant=plant
-            )
+            epochs = train(network, training, RECIPE, generator, reach=0.07, evaluation=trusted, plant=plant)
             right = (network(trusted.x).argmax(-1) == trusted.y).float().mean()
         success = f", plant {attack_success(network, trusted, plant):.3f}" if plant else ""
         print(f"{name}: {epochs} epochs, accuracy {right:.3f}{success}")
