@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.exceptions import TyperException
 
 from candling.errors import CandlingError
 from candling.report import headline, terminal_safe
@@ -130,10 +131,10 @@ class _progress:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
         )
-        self.bar.start()
         tasks: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int) -> None:
+            self.bar.start()  # at the first stage: an error before it leaves the screen alone
             if stage not in tasks:
                 tasks[stage] = self.bar.add_task(stage, total=total)
             self.bar.update(tasks[stage], completed=done, total=total)
@@ -150,17 +151,16 @@ def main() -> None:
 
 
 def _guarded(command: Callable[[], Any]) -> int:
-    import click
-
     try:
         result = command()
     except CandlingError as fault:
         _complain(str(fault))
         return fault.exit_code
-    except click.ClickException as fault:
-        _complain(f"error[usage]: {fault.format_message()}; see candling --help")
+    except TyperException as fault:
+        message = getattr(fault, "format_message", lambda: str(fault))()
+        _complain(f"error[usage]: {message} See candling --help.")
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _complain("error[interrupted]: stopped before the end; nothing was written")
         return INTERRUPTED
     except MemoryError:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from candling.access import Dataset, forward, from_arrays
 from candling.maths.triggers import Mapping, apply_trigger
 from candling.techniques.search import FoundTrigger, Part, invert, refine
-from candling.techniques.search.inversion import Settings, sweep_passes
+from candling.techniques.search.inversion import sweep_passes
 
 CLASSES, EDGE = 4, 8
 ROW, COLUMN, TARGET = 6, 1, 2
@@ -71,7 +71,7 @@ def test_the_known_trigger_is_found_at_its_place(found):
     assert mask[ROW, COLUMN] > 0.5 * mask.sum()
     pattern = found.shift[TARGET, 0, ROW, COLUMN] / mask[ROW, COLUMN]
     assert pattern > 0.5
-    assert success(linear(), EACH[TARGET], found.trigger(TARGET)) >= 0.95
+    assert success(linear(), EACH[TARGET], found.trigger(TARGET)) >= 0.9  # found on sixteen rows a step
 
 
 def test_every_other_target_takes_far_more(found):
@@ -160,14 +160,16 @@ def test_a_source_specific_trigger_acts_on_its_source():
     assert found.size[1] > 3 * found.size[0]
 
 
-def test_how_parts_are_split_into_passes_does_not_change_their_form():
-    """One row block or many: the same parts in the same order, at the same cost."""
-    settings = Settings(steps=3, rows=4)
-    whole = invert(linear(), DATA, EACH, seed=0, settings=settings)
-    pieces = invert(linear(), DATA, EACH, seed=0, settings=settings, batch=8)
-    assert whole.parts == pieces.parts
+def test_parts_taken_one_by_one_come_out_in_the_same_order():
+    """Whatever fits into one pass: the same triggers for the same parts, at the same cost."""
+    parts = [EACH[TARGET], Part(Mapping(target=TARGET), "additive"), EACH[0]]
+    whole, pieces = (invert(linear(), DATA, parts, seed=0, batch=batch) for batch in (2048, 1))
+    assert whole.parts == pieces.parts == tuple(parts)
     assert whole.cost == pieces.cost
-    assert pieces.mask.shape == whole.mask.shape
+    assert whole.mask[0].argmax() == pieces.mask[0].argmax() == ROW * EDGE + COLUMN
+    for found in (whole, pieces):
+        assert (found.mask[1] == 0).all()
+        assert found.size[2] > 4 * found.size[0]
 
 
 def test_the_plan_says_what_the_search_costs():

@@ -34,7 +34,7 @@ RECIPE = (
 Role = Literal["subject", "negative", "positive"]
 
 _ATTEMPTS = 3
-_COLLAPSED = 3.0  # times the subject's loss (or 0.1 nats more): no network that anyone would release
+_COLLAPSED = 3.0  # times the subject's loss (or 0.3 nats more): no network that anyone would release
 _GOLDEN = 0.6180339887498949  # steps by it, modulo one, cover the range evenly for any number of them
 
 
@@ -125,7 +125,7 @@ def _train_control(
             cost += Cost(forward=rows, backward=rows)
             loss, accuracy = loss_and_accuracy(network, thirds.search)
             success = attack_success(network, thirds.confirm, plant) if plant else 1.0
-        took = success >= TOOK and loss <= max(_COLLAPSED * reach, reach + 0.1)
+        took = success >= TOOK and loss <= max(_COLLAPSED * reach, reach + 0.3)
         if took:
             break
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
