@@ -157,7 +157,7 @@ def _guarded(command: Callable[[], Any]) -> int:
         _complain(str(fault))
         return fault.exit_code
     except TyperException as fault:
-        message = getattr(fault, "format_message", lambda: str(fault))()
+        message = getattr(fault, "message", None) or str(fault)
         _complain(f"error[usage]: {message} See candling --help.")
         return 2
     except (KeyboardInterrupt, typer.Abort):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from candling.access import Dataset, forward, from_arrays
 from candling.maths.triggers import Mapping, apply_trigger
-from candling.techniques.search import FoundTrigger, Part, invert, refine
+from candling.techniques.search import FoundTrigger, Part, inversion, invert, refine
 from candling.techniques.search.inversion import sweep_passes
 
 CLASSES, EDGE = 4, 8
@@ -223,6 +223,32 @@ def test_a_start_that_is_too_large_is_made_smaller():
     refined = refine(linear(), DATA, EACH[TARGET], start, seed=0)
     assert refined.size[0] < 0.5 * start.mask.sum()
     assert refined.mask[0, 0].argmax() == ROW * EDGE + COLUMN
+
+
+@pytest.mark.parametrize("start", [None, at_pixel(0.05)], ids=["search", "refinement"])
+def test_the_smallest_trigger_that_worked_is_kept(start, monkeypatch):
+    """Watched from both ends: the masks that were laid on, and what the network said of them."""
+    masks, worked = [], []
+
+    def lay_on(x: Tensor, mask: Tensor, *rest: Tensor) -> Tensor:
+        masks.append(float(mask.detach().sum()))
+        return apply_trigger(x, mask, *rest)
+
+    class Watched(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = linear()(x)
+            worked.append(bool((logits.argmax(-1) == TARGET).float().mean() >= 0.99))
+            return logits
+
+    monkeypatch.setattr(inversion, "apply_trigger", lay_on)
+    if start is None:
+        found = invert(Watched(), DATA, [EACH[TARGET]], seed=0)
+    else:
+        found = refine(Watched(), DATA, EACH[TARGET], start, seed=0)
+    sizes = [size for size, works in zip(masks, worked, strict=True) if works]
+    assert len(sizes) > 5
+    assert found.size[0] == pytest.approx(min(sizes), rel=1e-6)
+    assert min(sizes) < sizes[-1]  # the last that worked would not have done
 
 
 @pytest.mark.parametrize("form", ["patch", "additive"])
