@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _LEVEL = np.linspace(-8, 8, 161)  # logit of the catch rate at dose 0.5
-_SLOPE = np.linspace(-12, 12, 121)  # of one sign over the whole range: the curve is monotone
+_SLOPE = np.arange(-60, 61) / 5  # of one sign over the whole range: the curve is monotone
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class DoseCurve:
 
 
 def fit_dose_curve(doses: Array, caught: NDArray[np.bool_]) -> DoseCurve:
-    """Bayesian logistic regression on a grid, of either slope.
+    """Bayesian logistic regression on a grid, rising or falling, whichever is likelier.
 
     Priors: level ~ Normal(0, 2), slope ~ Normal(0, 4). With no plants at all the prior remains, and its
     wide interval says so. doses: [n] in 0..1; caught: [n]. Deterministic.
@@ -48,6 +48,11 @@ def fit_dose_curve(doses: Array, caught: NDArray[np.bool_]) -> DoseCurve:
     likelihood = np.where(caught, -np.logaddexp(0, -logit), -np.logaddexp(0, logit)).sum(-1)
     log = likelihood - (_LEVEL[:, None] / 2) ** 2 / 2 - (_SLOPE[None, :] / 4) ** 2 / 2
     weight = np.exp(log - log.max())
+    # A mixture of rising and falling curves would not be monotone: the likelier direction is taken, and a
+    # level curve where the data favour neither.
+    lean = weight[:, _SLOPE > 0].sum() - weight[:, _SLOPE < 0].sum()
+    sign = 0 if abs(lean) <= 1e-9 * weight.sum() else np.sign(lean)
+    weight = weight * (np.sign(_SLOPE) * sign >= 0) if sign else weight * (_SLOPE == 0)
     return DoseCurve(weight / weight.sum())
 
 

@@ -31,6 +31,8 @@ class Mapping:
     def __post_init__(self) -> None:
         if (self.target is None) == (self.shift is None):
             raise ValueError("a mapping has either a target or a shift")
+        if self.source is not None and self.target is None:
+            raise ValueError("a source goes with a target: a shift moves every class")
 
     @property
     def kind(self) -> str:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,11 +45,11 @@ class RunRecord:
         try:
             for name, part in _FILES.items():
                 text = dump(getattr(self, part))
-                _replace(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+                _replace(folder / name, partial(_write_text, text))
             arrays = {name: np.ascontiguousarray(array) for name, array in sorted(self.arrays.items())}
             _replace(folder / "evidence.safetensors", lambda path: save_file(arrays, path))
-        except OSError as fault:
-            raise EnvironmentFault("write", f"cannot write {folder}: {fault.strerror}") from fault
+        except (OSError, SafetensorError) as fault:
+            raise EnvironmentFault("write", f"cannot write {folder}: {fault}") from fault
 
     @staticmethod
     def read(folder: Path) -> RunRecord:
@@ -106,13 +107,25 @@ def _read(folder: Path, name: str, kind: type[T]) -> T:
         return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError("record", f"{path} is missing: give the folder of a finished run") from None
+    except OSError as fault:
+        raise InputError("record", f"{path} cannot be read: {fault.strerror}") from fault
     except ValidationError as fault:
         first = fault.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise InputError("record", f"{path} is damaged at {where}: {first['msg']}") from fault
 
 
-def _replace(path: Path, write: Any) -> None:
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Whole or not at all: written under another name, then renamed."""
     temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    temporary.replace(path)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except BaseException:
+        if temporary.is_file():
+            temporary.unlink()
+        raise

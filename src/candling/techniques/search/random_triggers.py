@@ -49,7 +49,7 @@ def random_triggers(
     return Found(
         parts=tuple(parts),
         score=best.clamp(min=0).cpu(),  # zero where no sampled row applied
-        size=masks.flatten(1).sum(1).cpu(),
+        size=_sizes(parts, masks, shifts).cpu(),
         mask=masks.cpu(),
         shift=shifts.cpu(),
         cost=Cost(forward=tries * _ROWS * _TRIGGERS, backward=0),
@@ -63,6 +63,12 @@ def _mean_probability(probability: Tensor, wanted: Tensor, applies: Tensor) -> T
     use = applies[:, None].float()
     mean = (each * use).sum(-1) / (use.sum(-1) + 1)  # +1: few rows that happen to agree prove little
     return torch.where(applies.any(1)[:, None], mean, -1.0)
+
+
+def _sizes(parts: Sequence[Part], masks: Tensor, shifts: Tensor) -> Tensor:
+    """In each part's own unit, as `Found.size` says."""
+    cover, norm = masks.flatten(1).sum(1), shifts.flatten(1).square().sum(1).sqrt()
+    return torch.where(torch.tensor([part.form == "patch" for part in parts], device=masks.device), cover, norm)
 
 
 def _draw(data: Dataset, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
