@@ -16,13 +16,15 @@ import numpy as np
 import torch
 
 from badnet import BadNet
-from candling.access import Dataset, from_arrays, load
+from candling.access import Dataset, Model, from_arrays, load, split
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import Backdoor
+from candling.problems import Bench, Thirds
 from candling.problems.controls import loss_and_accuracy
 from candling.runs.seeds import derive
+from candling.techniques.search import Part, invert
 from candling.workflows.examine import Examination
-from common import Exam, fresh_subject, real, took
+from common import BACKDOOR, Exam, fresh_subject, real, took
 
 
 def main() -> None:
@@ -31,6 +33,7 @@ def main() -> None:
     options.add_argument("--controls", type=int, default=19)
     options.add_argument("--clean", type=int, default=20)
     options.add_argument("--hard", type=int, default=5)
+    options.add_argument("--locate", action="store_true", help="only search, confirm and locate, without controls")
     chosen = options.parse_args()
     folder = real()
     arrays = np.load(folder / "mnist" / "mnist.npz")
@@ -38,6 +41,9 @@ def main() -> None:
     model = load(BadNet(), weights=folder / "badnet-mnist" / "model.safetensors", build=BadNet)
     loss, accuracy = loss_and_accuracy(model.module, trusted)
     print(f"subject: trusted loss {loss:.3f}, accuracy {accuracy:.3f}")
+    if chosen.locate:
+        _locate(model, trusted, chosen.seed)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         start = time.monotonic()
         exam = Exam.prepare(
@@ -83,6 +89,18 @@ def _badnet(examination: Examination) -> None:
     if examination.verdict.baseline is not None:
         base = examination.verdict.baseline
         print(f"  gate 1 caught: search {base.caught_by_search.value:.2f}, random triggers {base.caught.value:.2f}")
+
+
+def _locate(model: Model, trusted: Dataset, seed: int) -> None:
+    """The units that carry the BadNet's trigger, found by inverting its target class alone."""
+    thirds = Thirds(**split(trusted, salt=f"audit {seed}"))
+    part = Part(Mapping(target=1), "patch")
+    with tempfile.TemporaryDirectory() as scratch:
+        candidate, _ = Bench(model.architecture, thirds, Path(scratch), seed).store(model.module.state_dict())
+        found = invert(model.module, thirds.search, [part], seed=seed)
+        outcome = BACKDOOR.confirm(candidate, thirds, part, found.trigger(0), [], seed)
+        print(f"size {outcome.size:.1f}, success {outcome.success:.3f}")
+        print(BACKDOOR.locate(candidate, thirds, outcome, seed))
 
 
 def _others(exam: Exam, arrays: dict[str, np.ndarray], chosen: argparse.Namespace) -> None:

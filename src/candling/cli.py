@@ -131,18 +131,19 @@ class _progress:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
         )
-        tasks: dict[str, Any] = {}
+        self.tasks: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int) -> None:
             self.bar.start()  # at the first stage: an error before it leaves the screen alone
-            if stage not in tasks:
-                tasks[stage] = self.bar.add_task(stage, total=total)
-            self.bar.update(tasks[stage], completed=done, total=total)
+            if stage not in self.tasks:
+                self.tasks[stage] = self.bar.add_task(stage, total=total)
+            self.bar.update(self.tasks[stage], completed=done, total=total)
 
         return show
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.tasks:
+            self.bar.stop()
 
 
 def main() -> None:

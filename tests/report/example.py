@@ -138,6 +138,7 @@ def _row(
         accuracy=float(np.clip(rng.normal(0.968, 0.006), 0, 1)),
         plant=plant,
         statistic=statistic,
+        search_p_value=0.05 if found else 0.5,
         p_value=0.05 if found else float(rng.integers(2, 20) / 20),
         lead=f"all-to-one, patch → {rng.integers(10)}",
         lead_size=float(rng.uniform(3, 12)),

@@ -32,7 +32,7 @@ _NULL_ROWS = 400  # held-out rows on which each of some sixty nulls is measured
 _LOCATE_ROWS = 256
 _LOCATE_SITES = 8
 _REMOVED = 0.1  # the effect counts as removed at this share of what it was
-_SPARED = 0.02  # accuracy that an ablation may cost
+_SPARED = 0.03  # accuracy that an ablation may cost
 _RANDOM_SETS = 10
 
 
@@ -150,7 +150,8 @@ def locate(candidate: Candidate, thirds: Thirds, outcome: Confirmation, seed: in
         network = candidate.load()
         trigger, mapping = outcome.trigger.to(candidate.device), outcome.part.mapping
         search = _Effect(network, thirds.search.to(candidate.device), trigger, mapping, _LOCATE_ROWS)
-        ranked = rank_units(network, search.clean, search.triggered, _hidden_sites(network, search.clean))
+        hidden = _hidden_sites(network, search.clean)
+        ranked = rank_units(network, search.clean, search.triggered, hidden, search.pull)
         choice = _smallest_set(search, ranked)
         if choice is None:
             return None
@@ -185,6 +186,11 @@ class _Effect:
         self.network, self.clean, self.y = network, data.x[rows], data.y[rows]
         self.triggered = trigger.apply(data, self.clean)
         self.wanted = mapping.wanted(self.y, data.classes)
+
+    def pull(self, logits: torch.Tensor) -> torch.Tensor:
+        """How far each row is drawn from its own label to the wanted one, in logits."""
+        own, wanted = (logits.gather(1, label[:, None])[:, 0] for label in (self.y, self.wanted))
+        return wanted - own
 
     def measure(self, scores: AblationScores | None, units: torch.Tensor | None) -> tuple[float, float]:
         edits = {} if scores is None or units is None else {scores.site: scores.ablate(units)}
@@ -221,7 +227,7 @@ def _smallest_set(search: _Effect, ranked: Sequence[AblationScores]) -> tuple[Ab
             if after[0] <= _REMOVED * success and after[1] >= accuracy - _SPARED:
                 best = (count / width, scores, count)
                 break
-            count *= 2
+            count += max(1, count // 3)
     return best and best[1:]
 
 
