@@ -118,25 +118,25 @@ def _others(exam: Exam, arrays: dict[str, np.ndarray], chosen: argparse.Namespac
     )
     caught = 0
     for i in range(chosen.hard):
-        data = _draw(images, arrays["y_train"], derive(chosen.seed, "hard", i))
+        data = _draw(images, arrays["y_train"], derive(chosen.seed, "hard", i), rows=10_000)
         plant = _centre(data, target=i % 10, side=2)
-        network = fresh_subject(BadNet, data, seed=derive(chosen.seed, "hard", i), epochs=5, plant=plant)
+        network = fresh_subject(BadNet, data, seed=derive(chosen.seed, "hard", i), epochs=8, plant=plant)
         examination = exam.examine(network, f"hard-{i:02d}")
         _line(f"2x2 centre to {i % 10} ({took(network, exam.bench.thirds.confirm, plant):.2f})", examination)
         caught += examination.verdict.verdict == "found"
     print(f"2x2 patches at the centre found: {caught} of {chosen.hard}")
 
 
-def _draw(images: torch.Tensor, labels: np.ndarray, seed: int) -> Dataset:
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:5000]
-    return _scaled(images[rows].numpy(), labels[rows.numpy()])
+def _draw(images: torch.Tensor, labels: np.ndarray, seed: int, rows: int = 5_000) -> Dataset:
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:rows]
+    return _scaled(images[chosen].numpy(), labels[chosen.numpy()])
 
 
 def _centre(data: Dataset, *, target: int, side: int) -> Backdoor:
     mask = torch.zeros(1, 28, 28)
     first = 14 - side // 2
     mask[:, first : first + side, first : first + side] = 1.0
-    return Backdoor("patch", Mapping(target=target), 0.0, f"side {side} px", 0.1, mask, mask * data.high)
+    return Backdoor("patch", Mapping(target=target), 0.0, f"side {side} px", 0.15, mask, mask * data.high)
 
 
 if __name__ == "__main__":

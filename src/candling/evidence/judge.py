@@ -130,7 +130,10 @@ def decide(
         )
     if p_value <= threshold:
         if confirmed:
-            return "found", "it stands out from every clean control and passed the confirming experiment"
+            return (
+                "found",
+                "its lead passed the confirming experiment, and no clean control has one as strong that did",
+            )
         return "inconclusive", (
             "lead not confirmed: it stands out from the clean controls, but on held-out data its trigger "
             "does no more than the nulls allow"
