@@ -64,6 +64,11 @@ def draw_recipe(generator: torch.Generator) -> Recipe:
     )
 
 
+def most_epochs(rows: int, batch: int) -> int:
+    """How many epochs training may take: some 500 steps, at least 8 and at most 60 epochs."""
+    return min(max(8, round(_STEPS * batch / rows)), 60)
+
+
 def train(
     network: nn.Module,
     data: Dataset,
@@ -78,14 +83,14 @@ def train(
 
     With a plant, poisoned rows are added to the subset, and training goes on until the plant works on
     nine in ten evaluation rows as well. The rate warms up over one epoch and then falls evenly to zero at
-    the last that there can be: some 500 steps, at least 8 and at most 60 epochs. Returns the epochs used.
+    the last of `most_epochs`. Returns the epochs used.
     """
     keep = torch.randperm(len(data.y), generator=generator)[: max(1, round(recipe.subset * len(data.y)))]
     subset = data.take(keep)
     poison = None if plant is None else _poisoned_rows(plant, subset.y, data.classes, generator)
     optimiser = _optimiser(network, recipe)
     look = evaluation.take(torch.arange(min(len(evaluation.y), _LOOK)))
-    epochs = min(max(8, round(_STEPS * recipe.batch / len(subset.y))), 60)
+    epochs = most_epochs(len(subset.y), recipe.batch)
     for epoch in range(1, epochs + 1):
         network.train()
         inputs, labels = _rows_of_epoch(subset, plant, poison, recipe, generator)

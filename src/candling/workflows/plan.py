@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset, Model, check_fits, forward
 from candling.maths.intervals import clopper_pearson
+from candling.organisms.training import most_epochs
 from candling.problems.backdoor import parts
 from candling.techniques.search.inversion import sweep_passes
 
-_EPOCHS = 30  # what a control took in the median, on digits and on MNIST
 _TIMED = 256  # rows
 
 
@@ -46,7 +46,8 @@ def plan(model: Model, trusted: Dataset, *, controls: int, device: str = "cpu") 
     """Estimate from counted passes, and from the time that a few of them take here."""
     check_fits(trusted, model.module)
     search = sweep_passes(parts(trusted))
-    train = 2 * controls * _EPOCHS * len(trusted) // 3
+    rows = max(1, len(trusted) // 3)
+    train = 2 * controls * rows * most_epochs(rows, batch=64)
     networks = 2 * controls + 1
     confirm = networks * (20 + 2 * controls) * min(400, len(trusted) // 3)
     ahead, both = _seconds_per_row(model, trusted.x[:_TIMED], trusted.y[:_TIMED])
