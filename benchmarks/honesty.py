@@ -83,7 +83,7 @@ FAMILIES: dict[str, Callable[[torch.Size, torch.Generator], tuple[torch.Tensor, 
 
 
 def draw(data: Dataset, which: int, g: torch.Generator) -> tuple[str, Backdoor]:
-    """A plant of a held-out family; mappings in turn, among them a permutation that no control has."""
+    """A plant of a held-out family: two all-to-one for each source-specific."""
     family = list(FAMILIES)[which % len(FAMILIES)]
     mask, shift = FAMILIES[family](data.x.shape[1:], g)
     target, other = torch.randperm(data.classes, generator=g)[:2].tolist()

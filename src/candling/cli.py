@@ -162,7 +162,7 @@ def _guarded(command: Callable[[], Any]) -> int:
         _complain(f"error[usage]: {message} See candling --help.")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        _complain("error[interrupted]: stopped before the end; nothing was written")
+        _complain("error[interrupted]: stopped before the end, without a record; start again with a new --out")
         return INTERRUPTED
     except MemoryError:
         _complain("error[memory]: out of memory; give a smaller --batch, or fewer --workers")

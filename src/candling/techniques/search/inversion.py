@@ -28,7 +28,7 @@ from candling.techniques.search.contract import Found, FoundTrigger, Part, mask_
 
 @dataclass(frozen=True)
 class Settings:
-    """Chosen on MNIST and digits networks with patch and blended all-to-one plants."""
+    """Chosen on one real BadNet and on digits networks with all six plant families: none was left out."""
 
     steps: int = 60
     rows: int = 16
