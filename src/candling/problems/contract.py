@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,10 @@ from candling.access import Architecture, Dataset, fill, read_weights, sha256_fi
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Located
 from candling.organisms.plants import Backdoor
-from candling.runs.jobs import Progress, silent
+from candling.runs.jobs import Progress, run_jobs, silent
 from candling.techniques.search import Found, FoundTrigger, Part
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Bench:
 
     def candidate(self, weights: Path) -> Candidate:
         return Candidate(self.architecture, weights, self.device, self.batch)
+
+    def run(self, function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], *, stage: str) -> list[R]:
+        """function(*job) for each job, results in order."""
+        return run_jobs(function, jobs, stage=stage, workers=self.workers, progress=self.progress)
 
     def __getstate__(self) -> dict[str, object]:
         """A worker has no screen: progress stays behind."""

@@ -20,7 +20,6 @@ from candling.evidence.measurement import Cost
 from candling.organisms.plants import Backdoor
 from candling.organisms.training import attack_success, draw_recipe, train
 from candling.problems.contract import Bench, Candidate, Problem
-from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 
 TOOK = 0.8
@@ -71,9 +70,8 @@ def make_positives(bench: Bench, n: int, *, reach: float, problem: Problem) -> l
 
 
 def _train(bench: Bench, role: Role, jobs: list[tuple[Any, ...]], stage: str) -> list[Network]:
-    trained = run_jobs(_train_control, jobs, stage=stage, workers=bench.workers, progress=bench.progress)
     networks = []
-    for i, control in enumerate(trained):
+    for i, control in enumerate(bench.run(_train_control, jobs, stage=stage)):
         candidate, sha256 = bench.store(control.state)
         networks.append(
             Network(

@@ -23,7 +23,6 @@ from candling.problems import (
     Rival,
     make_positives,
 )
-from candling.runs.jobs import run_jobs
 from candling.runs.record import Arrays
 from candling.runs.seeds import derive
 from candling.techniques.search import Found, Part
@@ -153,7 +152,7 @@ def _detect(
 ) -> list[Detection]:
     seed = derive(bench.seed, problem.name, "search")
     jobs = [(network.candidate, bench.thirds.search, parts, seed) for network in networks]
-    return run_jobs(problem.detect, jobs, stage=stage, workers=bench.workers, progress=bench.progress)
+    return bench.run(problem.detect, jobs, stage=stage)
 
 
 def _place(bank: Bank, detection: Detection, index: int | None) -> tuple[Standing, Standing]:
@@ -189,7 +188,7 @@ def _confirm(
         seed = derive(bench.seed, problem.name, "confirm", network.name)
         rivals = bank.rivals(place.lead, network)
         jobs.append((network.candidate, bench.thirds, bank.parts[place.lead], start, rivals, seed))
-    return run_jobs(problem.confirm, jobs, stage=stage, workers=bench.workers, progress=bench.progress)
+    return bench.run(problem.confirm, jobs, stage=stage)
 
 
 def _cost(networks: Sequence[Network], detections: Sequence[Detection], outcomes: Sequence[Confirmation]) -> Cost:
