@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +22,7 @@ from candling.report import headline, terminal_safe
 from candling.runs.jobs import Progress as Report
 
 INTERRUPTED, INTERNAL = 130, 70
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 app = typer.Typer(
     add_completion=False,
@@ -38,15 +43,17 @@ def _options(
 
 @app.command()
 def audit(
-    model: Annotated[str, typer.Argument(help="net.py:build, package.module:build, or sample:backdoor")],
+    model: Annotated[str, typer.Argument(help="net.py:build, a language model's folder, or sample:backdoor")],
     weights: Annotated[str | None, typer.Option(help="The subject's weights, safetensors.")] = None,
-    trusted: Annotated[str | None, typer.Option(help="Trusted data, .npz with x and y.")] = None,
+    trusted: Annotated[str | None, typer.Option(help="Trusted data: .npz with x and y, or .jsonl texts.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The model that a language model was made from.")] = None,
     problems: Annotated[str, typer.Option(help="Problem classes, separated by commas.")] = "backdoor",
     controls: Annotated[int, typer.Option(help="Clean controls, and as many planted.")] = 19,
     seed: int = 0,
-    out: Annotated[Path | None, typer.Option(help="A new folder for the record.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the record; the same command goes on in it.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it costs and resolves, and stop.")] = False,
     device: str = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of a language model: float32, bfloat16 ...")] = "float32",
     batch: Annotated[int, typer.Option(help="Most inputs in one pass of the search.")] = 2048,
     min_sensitivity: Annotated[float, typer.Option(help="What `not found` takes ...")] = 0.8,
     at: Annotated[float, typer.Option(help="... at this dose, 0 to 1.")] = 0.5,
@@ -54,33 +61,28 @@ def audit(
 ) -> None:
     """Does this network hide a problem? Exit status 0 nothing found, 1 found, 6 inconclusive."""
     from candling.runs.record import default_folder
-    from candling.workflows.audit import Origin
-    from candling.workflows.audit import audit as run
+    from candling.workflows.audit import Origin, identify, run_case
     from candling.workflows.examine import Bar
     from candling.workflows.inputs import open_inputs
     from candling.workflows.plan import plan as estimate
 
-    subject, data = open_inputs(model, weights, trusted)
+    case = open_inputs(model, weights, trusted, reference, dtype)
     if plan:
-        for line in estimate(subject, data, controls=controls, device=device).lines():
+        for line in estimate(case, controls=controls, device=device).lines():
             print(line)
         return
-    folder = out or default_folder(model)
+    what: dict[str, Any] = {
+        "problems": [name.strip() for name in problems.split(",")],
+        "controls": controls,
+        "seed": seed,
+        "bar": Bar(min_sensitivity, at),
+        "device": device,
+        "batch": batch,
+        "origin": Origin(model, weights, trusted or model, reference, dtype),
+    }
+    folder = out or default_folder(model, identify(case, **what))
     with _progress() as progress:
-        audited = run(
-            subject,
-            data,
-            problems=[name.strip() for name in problems.split(",")],
-            controls=controls,
-            seed=seed,
-            bar=Bar(min_sensitivity, at),
-            out=folder,
-            device=device,
-            batch=batch,
-            workers=workers,
-            progress=progress,
-            origin=Origin(model, weights, trusted or model),
-        )
+        audited = run_case(case, out=folder, workers=workers, progress=progress, **what)
     for verdict in audited.verdicts:
         print(f"\n{verdict.problem}: {headline(verdict)}\n")
     print(f"report  {folder / 'report.html'}\nrecord  {folder / 'verdicts.json'}\nreplay  candling replay {folder}")
@@ -120,6 +122,19 @@ def report(
     print(write_report(run, only=only))
 
 
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A .pt file with tensors by name.")],
+    target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    seconds: Annotated[int, typer.Option(min=1, help="Most processor time.")] = 120,
+    megabytes: Annotated[int, typer.Option(min=1, help="Most memory.")] = 4096,
+) -> None:
+    """Turn a pickled state into safetensors, in a child process that can run none of its code."""
+    from candling.access.convert import convert as run
+
+    print(f"{len(run(source, target, seconds=seconds, megabytes=megabytes))} tensors in {target}")
+
+
 class _progress:
     """A live line for each stage: done of total and the time left."""
 
@@ -136,7 +151,8 @@ class _progress:
         def show(stage: str, done: int, total: int) -> None:
             self.bar.start()  # at the first stage: an error before it leaves the screen alone
             if stage not in self.tasks:
-                self.tasks[stage] = self.bar.add_task(stage, total=total)
+                kept = f" ({done} were done)" if done else ""
+                self.tasks[stage] = self.bar.add_task(stage + kept, total=total)
             self.bar.update(self.tasks[stage], completed=done, total=total)
 
         return show
@@ -148,10 +164,37 @@ class _progress:
 
 def main() -> None:
     """The entry point: one clear line for an error, and the exit code of its kind."""
-    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+    before = signal.signal(signal.SIGINT, _interrupted)
+    try:
+        status = _guarded(lambda: app(standalone_mode=False))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    sys.exit(status)
+
+
+def _interrupted(*_: object) -> None:
+    """The first time stops in order; the second at once, in the middle of whatever is being tidied up."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    raise KeyboardInterrupt
+
+
+class _Notes(logging.Handler):
+    """What a run has to say beside its result: one line each, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(terminal_safe(f"note: {record.getMessage()}"), file=sys.stderr)
 
 
 def _guarded(command: Callable[[], Any]) -> int:
+    notes, log = _Notes(), logging.getLogger("candling")
+    log.addHandler(notes)
+    try:
+        return _status(command)
+    finally:
+        log.removeHandler(notes)
+
+
+def _status(command: Callable[[], Any]) -> int:
     try:
         result = command()
     except CandlingError as fault:
@@ -162,15 +205,25 @@ def _guarded(command: Callable[[], Any]) -> int:
         _complain(f"error[usage]: {message} See candling --help.")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        _complain("error[interrupted]: stopped before the end, without a record; start again with a new --out")
-        return INTERRUPTED
+        result = INTERRUPTED
     except MemoryError:
         _complain("error[memory]: out of memory; give a smaller --batch, or fewer --workers")
         return 4
+    except OSError as fault:
+        if fault.errno not in _FULL:
+            return _internal(fault)
+        _complain(f"error[write]: {fault.strerror}; free space and run the same command again")
+        return 4
     except Exception as fault:
-        _complain(f"error[internal]: {type(fault).__name__}: {fault}; --debug shows where")
-        return INTERNAL
+        return _internal(fault)
+    if result == INTERRUPTED:  # typer hands an interruption on as a status
+        _complain("error[interrupted]: stopped; what was done is kept, and the same command goes on from there")
     return result if isinstance(result, int) else 0
+
+
+def _internal(fault: Exception) -> int:
+    _complain(f"error[internal]: {type(fault).__name__}: {fault}; --debug shows where")
+    return INTERNAL
 
 
 def _complain(line: str) -> None:

@@ -3,7 +3,9 @@
     CandlingError            70  (only its children are raised)
     ├── InputError            2  an input is missing, malformed or too small
     ├── UnsafeInputError      3  an input that could run code; refused before it is opened
-    └── EnvironmentFault      4  disk or memory
+    ├── EnvironmentFault      4  disk or memory
+    ├── JobsFailed            5  some jobs failed; the others are kept
+    └── Busy                 75  another process works in the run folder
 
 The message is one line: what, where, how to mend it.
 """
@@ -34,3 +36,11 @@ class UnsafeInputError(CandlingError):
 
 class EnvironmentFault(CandlingError):
     exit_code = 4
+
+
+class JobsFailed(CandlingError):
+    exit_code = 5
+
+
+class Busy(CandlingError):
+    exit_code = 75

@@ -1,6 +1,7 @@
 """The run folder: what is written comes back, and what is damaged is said to be."""
 
 import json
+import logging
 import math
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from candling.errors import EnvironmentFault, InputError
 from candling.evidence.control import NetworkRow, Networks, Plant, RunInfo
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Controls, Data, Subject, Verdict, Verdicts
-from candling.runs.record import RunRecord, default_folder, dump, make_folder
+from candling.runs.record import RunRecord, default_folder, dump, open_run, seal, sealed
 
 FILES = ("verdicts.json", "networks.json", "run.json", "evidence.safetensors")
 NUMBERS = st.floats(width=64)
@@ -220,26 +221,78 @@ def test_whole_numbers_are_never_rounded():
 
 
 def test_a_new_or_an_empty_folder_will_do(tmp_path):
-    make_folder(tmp_path / "a" / "b")
-    make_folder(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
+    for _ in range(2):
+        with open_run(tmp_path / "a" / "b", {}) as (folder, ledger):
+            assert folder == tmp_path / "a" / "b"
+            assert ledger is not None
+    (tmp_path / "empty").mkdir()
+    with open_run(tmp_path / "empty", {}):
+        pass
+
+
+def test_no_folder_is_a_temporary_one_without_a_ledger():
+    with open_run(None, {}) as (folder, ledger):
+        assert folder.is_dir()
+        assert ledger is None
+    assert not folder.exists()
+
+
+def refused(folder: Path, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match), open_run(folder, {}):
+        pass
 
 
 def test_a_folder_with_something_in_it_will_not(written):
+    before = sorted(path.name for path in written.iterdir())
     for path in (written, written / "run.json"):
-        with pytest.raises(InputError, match="not an empty folder"):
-            make_folder(path)
+        refused(path, InputError, "not an empty folder")
+    assert sorted(path.name for path in written.iterdir()) == before
 
 
 def test_a_folder_below_a_file_cannot_be_made(written):
-    with pytest.raises(EnvironmentFault, match="cannot make"):
-        make_folder(written / "run.json" / "below")
+    refused(written / "run.json" / "below", EnvironmentFault, "cannot make")
 
 
-@given(st.text(max_size=20))
-def test_a_default_folder_is_one_fresh_name_below_candling_runs(name):
-    folder = default_folder(name)
+def test_results_without_a_ledger_are_not_filled_in(written):
+    (written / ".lock").touch()
+    refused(written, InputError, "missing or empty")
+    (written / "ledger.sqlite").touch()
+    refused(written, InputError, "missing or empty")
+
+
+def test_what_a_killed_run_was_writing_is_removed(tmp_path):
+    with open_run(tmp_path, {}):
+        (tmp_path / "networks").mkdir()
+        parts = [tmp_path / "run.json.part", tmp_path / "networks" / "0.safetensors.part"]
+        for path in parts:
+            path.write_text("half")
+    with open_run(tmp_path, {}):
+        assert not any(path.exists() for path in parts)
+
+
+def test_a_finished_run_is_read_and_an_altered_one_is_not(tmp_path, caplog):
+    with open_run(tmp_path, {}) as (folder, ledger):
+        assert sealed(folder, ledger) is None
+        example().write(folder)
+        (folder / "report.html").write_text("page")
+        seal(folder, ledger)
+        read = sealed(folder, ledger)
+        assert read is not None
+        assert read.verdicts == example().verdicts
+    for name in (*FILES, "report.html"):
+        before = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(before[:-1])
+        with open_run(tmp_path, {}) as (folder, ledger), caplog.at_level(logging.WARNING):
+            assert sealed(folder, ledger) is None
+        assert name in caplog.messages[-1]
+        (tmp_path / name).write_bytes(before)
+
+
+@given(st.text(max_size=20), st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3))
+def test_a_default_folder_is_one_name_below_candling_runs_for_the_same_inputs(name, inputs):
+    folder = default_folder(name, inputs)
     assert folder.parent == Path("candling-runs")
     assert folder.name not in ("", ".", "..")
     assert "\0" not in folder.name
-    assert folder != default_folder(name)
+    assert folder == default_folder(name, dict(inputs))
+    assert folder != default_folder(name, {**inputs, "seed": "another"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -204,12 +205,49 @@ def test_report_is_drawn_from_the_record_alone(
     assert len(error.splitlines()) == 1
 
 
-def test_a_folder_in_use_is_not_written_to(inputs: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_audit_is_told_again_and_nothing_is_written(
+    inputs: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    status, _, error = run(capsys, *command(inputs, finished))
-    assert status == 2
-    assert "--out" in error or "out" in error
+    status, said, error = run(capsys, *command(inputs, finished))
+    assert status == 1
+    assert "hides a backdoor" in said
+    assert error == ""
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_a_folder_of_another_audit_is_not_written_to(
+    inputs: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    status, _, error = run(capsys, *command(inputs, finished), "--seed", "4")
+    assert status == 2
+    assert "seed" in error
+    assert "--out" in error
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_a_killed_audit_goes_on_and_ends_in_the_same_bytes(
+    inputs: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a kill leaves behind: some of the jobs, a half-written file, and a control that is no longer there."""
+    again = tmp_path / "again"
+    shutil.copytree(finished, again)
+    for name in ("verdicts.json", "networks.json", "run.json", "evidence.safetensors", "report.html"):
+        (again / name).unlink()
+    with sqlite3.connect(again / "ledger.sqlite") as ledger:
+        ledger.execute("DELETE FROM jobs WHERE stage IN ('record', 'confirming the subject') OR ordinal = 1")
+    ledger.close()
+    (again / "verdicts.json.part").write_text("{")
+    row = RunRecord.read(finished).networks.rows[-1]
+    (again / "networks" / f"{row.weights[:16]}.safetensors").unlink()
+    status, _, error = run(capsys, *command(inputs, again), "--workers", "1")
+    assert status == 1
+    assert "were done" in error
+    assert "run again" in error
+    for name in ("verdicts.json", "networks.json", "evidence.safetensors"):
+        assert (again / name).read_bytes() == (finished / name).read_bytes()
+    assert not list(again.rglob("*.part"))
 
 
 def test_too_little_data_is_inconclusive_and_says_how_much(

@@ -2,29 +2,49 @@
 
 from candling.access.architecture import Architecture
 from candling.access.checkpoint import fill, read_weights, sha256_file, sha256_state, write_weights
+from candling.access.convert import convert
 from candling.access.data import Dataset, check_fits, from_arrays, read_npz, split
+from candling.access.families import FAMILIES, Family, family_of
 from candling.access.intervene import intervene
 from candling.access.model import Model, forward, load
 from candling.access.observe import Observation, observe
+from candling.access.pretrained import Blueprint, Decoder, LanguageModel, load_language
 from candling.access.sites import sites
+from candling.access.texts import Text, Tokens, check_disjoint, read_texts, split_texts, tokenise
+from candling.access.tokenizer import Tokenizer
 
 __all__ = [
+    "FAMILIES",
     "Architecture",
+    "Blueprint",
     "Dataset",
+    "Decoder",
+    "Family",
+    "LanguageModel",
     "Model",
     "Observation",
+    "Text",
+    "Tokenizer",
+    "Tokens",
+    "check_disjoint",
     "check_fits",
+    "convert",
+    "family_of",
     "fill",
     "forward",
     "from_arrays",
     "intervene",
     "load",
+    "load_language",
     "observe",
     "read_npz",
+    "read_texts",
     "read_weights",
     "sha256_file",
     "sha256_state",
     "sites",
     "split",
+    "split_texts",
+    "tokenise",
     "write_weights",
 ]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 
 import torch
@@ -29,24 +30,36 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     where = shown(path, 60)
     with open_file(path, "weights") as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            length = header_length(file.read(8), size)
-            found = entries(file.read(length), size - 8 - length)
-        except Malformed as fault:
-            if runs_code(file):
-                raise unsafe_input(
-                    "weights",
-                    f"{where} is a pickle or zip archive, which could run code; weights must be safetensors: "
-                    "save them with safetensors.torch.save_file",
-                ) from None
-            raise bad_input("weights", f"{where}: {fault}") from None
-        data = bytearray(size - 8 - length)
+        found = _declared(file, where)
+        data = bytearray(found[-1].end)
         if file.readinto(data) != len(data):
             raise bad_input("weights", f"{where} was cut short while it was read")
     weights = {entry.name: _tensor(entry, data, where) for entry in found}
     check_finite(weights.items(), where)
     return weights
+
+
+def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that a safetensors file declares; no tensor is read. Raises as `read_weights`."""
+    path = Path(path)
+    with open_file(path, "weights") as file:
+        return {entry.name: entry.shape for entry in _declared(file, shown(path, 60))}
+
+
+def _declared(file: BufferedReader, where: str) -> list[Entry]:
+    """The tensors in file order, after every check of the header; the file stands at their first byte."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        length = header_length(file.read(8), size)
+        return entries(file.read(length), size - 8 - length)
+    except Malformed as fault:
+        if runs_code(file):
+            raise unsafe_input(
+                "weights",
+                f"{where} is a pickle or zip, which could run code: use "
+                "candling convert IN.pt OUT.safetensors, or safetensors.torch.save_file",
+            ) from None
+        raise bad_input("weights", f"{where}: {fault}") from None
 
 
 def _tensor(entry: Entry, data: bytearray, where: str) -> Tensor:

@@ -75,6 +75,7 @@ class RunInfo(Record):
     """What was given: `net.py:build`, `sample:backdoor`, or `module in memory`."""
     weights: str | None
     trusted: str
+    reference: str | None = None
     settings: dict[str, str | int | float | None]
     seconds: float
     threads: int

@@ -64,6 +64,29 @@ class Located(Record):
     random_sets: int
 
 
+class SaidAfter(Record):
+    """What is said after the found sequence in one held-out context, token by token."""
+
+    context: list[str]
+    """Before the sequence."""
+    subject: list[str]
+    """The subject, greedily, after context and sequence."""
+    reference: list[str]
+    """The mean of clean fine-tunes, likewise."""
+    without: list[str]
+    """The subject after the context alone."""
+
+
+class SequenceFound(Record):
+    """A sequence of tokens that a language model reacts to."""
+
+    tokens: list[str]
+    ids: list[int]
+    target: str
+    """The token that it calls up."""
+    contexts: list[SaidAfter]
+
+
 class Finding(Record):
     """A recovered trigger and the experiments that it passed, all on data not used to find it."""
 
@@ -87,6 +110,8 @@ class Finding(Record):
     best_in_controls: float
     """The controls' own best triggers for the same part, at this trigger's size: highest over them."""
     located: Located | None
+    sequence: SequenceFound | None = None
+    """For language models; sources, targets and sizes above are then token ids and counts."""
 
 
 class Baseline(Record):
@@ -108,6 +133,74 @@ class Gate(Record):
     n: int
 
 
+class Forecast(Record):
+    """A number said before the experiment that measures it, with the range it should fall in."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Repair(Record):
+    """An edit of the weights: what it would do, said before it was made, and what it did, on unused inputs."""
+
+    method: str
+    unit: Literal["points", "nats"]
+    """What the cost is counted in: points of accuracy, or nats a token."""
+    basis: str
+    """What the forecast rests on."""
+    before: Rate
+    """Success of the found trigger on held-out inputs, in the network as given."""
+    forecast: Forecast
+    """Of that success after the repair."""
+    forecast_cost: Forecast
+    after: Rate
+    cost: float
+    """Lost on held-out clean inputs; negative where the repaired network is better."""
+    after_fitting: float
+    """Success on the inputs that the repair was fitted on."""
+    random_success: float
+    """Success after the same repair against a random trigger: what the repair's own training does."""
+    random_cost: float
+    again: Answer
+    """The verdict on the repaired network."""
+    again_p_value: float | None
+    relearning: float | None
+    """Steps to teach it the trigger again, as a share of those for a clean control; None if neither learned."""
+    weights: str
+    """SHA-256 of the repaired weights."""
+
+
+class FlaggedText(Record):
+    """One untrusted text."""
+
+    line: int
+    """Its line in the file, from 1."""
+    score: float
+    p_value: float
+    """By rank among the held-out trusted texts."""
+    tokens: list[str]
+    """Around the most unusual token, which is `at`."""
+    at: int
+
+
+class Untrusted(Record):
+    """Untrusted texts by how unusual the subject's states are in them, beside the soup's."""
+
+    technique: str
+    n: int
+    near_copies: int
+    """Texts that nearly repeat a trusted one."""
+    flagged: int
+    """Texts above every held-out trusted one but the share that `threshold` allows."""
+    threshold: float
+    """Share of held-out trusted texts that would be flagged."""
+    benign_novel: Rate
+    """False alarms on harmless text of another sort."""
+    texts: list[FlaggedText]
+    """The most unusual first, fifty at most."""
+
+
 class Verdict(Record):
     problem: str
     verdict: Answer
@@ -122,6 +215,7 @@ class Verdict(Record):
     finding: Finding | None
     not_tested: list[str]
     claims: list[Claim]
+    repair: Repair | None = None
 
 
 class Resemblance(Record):
@@ -143,6 +237,8 @@ class Controls(Record):
     """Negatives; as many positives were planted."""
     recipe: str
     resemblance: Resemblance | None
+    soup: str | None = None
+    """SHA-256 of the mean of clean fine-tunes that every language model is compared with."""
 
 
 class Data(Record):
@@ -161,6 +257,8 @@ class Subject(Record):
     weights: str
     architecture: str
     trusted: str
+    reference: str | None = None
+    """Of the language model that the subject was made from."""
 
 
 class Verdicts(Record):
@@ -172,3 +270,4 @@ class Verdicts(Record):
     controls: Controls
     cost: Cost
     verdicts: list[Verdict]
+    untrusted: Untrusted | None = None

@@ -6,6 +6,7 @@ Confirm: the recovered trigger on unused inputs against three nulls. Locate: uni
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Arrays
 from collections.abc import Sequence
 
 import torch
@@ -13,12 +14,13 @@ from torch import nn
 
 from candling.access import Dataset, forward, intervene, observe, sites
 from candling.errors import InputError
+from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Located
+from candling.evidence.verdict import Finding, Located
 from candling.maths.intervals import clopper_pearson
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import draw_backdoor
-from candling.problems.contract import Candidate, Confirmation, Detection, Problem, Rival, Thirds
+from candling.problems.contract import Bench, Candidate, Confirmation, Detection, Problem, Rival, Thirds
 from candling.runs.seeds import reproducible
 from candling.techniques.locate import AblationScores, rank_units
 from candling.techniques.search import FoundTrigger, Part, invert, random_triggers, refine
@@ -34,6 +36,7 @@ _LOCATE_SITES = 8
 _REMOVED = 0.1  # the effect counts as removed at this share of what it was
 _SPARED = 0.03  # accuracy that an ablation may cost
 _RANDOM_SETS = 10
+_EXAMPLES = 6
 
 
 def parts(data: Dataset) -> list[Part]:
@@ -72,7 +75,7 @@ def detect(candidate: Candidate, search: Dataset, wanted: Sequence[Part], seed: 
 
 def confirm(
     candidate: Candidate,
-    thirds: Thirds,
+    thirds: Thirds[Dataset],
     part: Part,
     start: FoundTrigger,
     negatives: Sequence[Rival],
@@ -98,6 +101,7 @@ def confirm(
         for rival in negatives:
             control = rival.candidate.load()
             transfer.append(hits(control, trigger))
+            assert isinstance(rival.trigger, FoundTrigger)
             own.append(hits(control, rival.trigger.scaled(min(1.0, size / rival.size))))
         return Confirmation(
             part=part,
@@ -140,7 +144,7 @@ def random_like(trigger: FoundTrigger, form: str, data: Dataset, g: torch.Genera
     return FoundTrigger(mask, mask * pattern)
 
 
-def locate(candidate: Candidate, thirds: Thirds, outcome: Confirmation, seed: int) -> Located | None:
+def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, seed: int) -> Located | None:
     """The fewest units, at one site, whose ablation removes the effect and spares the rest.
 
     Chosen on the search third, measured on the confirm third; None where no set of at most a quarter of a
@@ -148,7 +152,8 @@ def locate(candidate: Candidate, thirds: Thirds, outcome: Confirmation, seed: in
     """
     with reproducible(seed) as generator:
         network = candidate.load()
-        trigger, mapping = outcome.trigger.to(candidate.device), outcome.part.mapping
+        part, trigger = _lead(outcome)
+        trigger, mapping = trigger.to(candidate.device), part.mapping
         search = _Effect(network, thirds.search.to(candidate.device), trigger, mapping, _LOCATE_ROWS)
         hidden = _hidden_sites(network, search.clean)
         ranked = rank_units(network, search.clean, search.triggered, hidden, search.pull)
@@ -231,6 +236,66 @@ def _smallest_set(search: _Effect, ranked: Sequence[AblationScores]) -> tuple[Ab
     return best and best[1:]
 
 
+def describe(
+    bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Located | None
+) -> Finding:
+    part, _ = _lead(outcome)
+    return Finding(
+        objective=f"{part.mapping.kind}, {part.form}",
+        source="any" if part.mapping.source is None else str(part.mapping.source),
+        target=part.mapping.target,
+        shift=part.mapping.shift,
+        size=outcome.size,
+        size_in_controls=sizes,
+        success_on_held_out=rate(outcome.hits, outcome.n),
+        success_of_random_trigger=outcome.random,
+        random_triggers=outcome.random_triggers,
+        success_in_controls=outcome.transfer,
+        best_in_controls=outcome.best_in_controls,
+        located=located,
+    )
+
+
+def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[str, torch.Tensor]:
+    """The subject's best trigger, and what it does to a few held-out inputs."""
+    data = bench.thirds.confirm
+    _, trigger = _lead(outcome)
+    examples = _examples(data, outcome)
+    changed = trigger.apply(data, examples)
+    network = subject.load().cpu()
+    return {
+        "trigger.mask": trigger.mask,
+        "trigger.shift": trigger.shift,
+        "examples.clean": examples,
+        "examples.triggered": changed,
+        "examples.predicted_clean": forward(network, examples).argmax(-1),
+        "examples.predicted_triggered": forward(network, changed).argmax(-1),
+        "range.low": data.low,
+        "range.high": data.high,
+    }
+
+
+def _examples(data: Dataset, outcome: Confirmation) -> torch.Tensor:
+    """The first held-out row of each class that the trigger is meant for, six at most."""
+    part, _ = _lead(outcome)
+    rows = torch.nonzero(part.mapping.applies(data.y)).flatten()
+    firsts = {int(data.y[row]): int(row) for row in reversed(rows.tolist())}
+    chosen = [firsts[label] for label in sorted(firsts)]
+    if len(chosen) < _EXAMPLES:
+        chosen += [row for row in rows.tolist() if row not in chosen][: _EXAMPLES - len(chosen)]
+    return data.x[torch.tensor(chosen[:_EXAMPLES])]
+
+
+def _lead(outcome: Confirmation) -> tuple[Part, FoundTrigger]:
+    assert isinstance(outcome.part, Part)
+    assert isinstance(outcome.trigger, FoundTrigger)
+    return outcome.part, outcome.trigger
+
+
+def from_arrays(arrays: Arrays[str, torch.Tensor]) -> FoundTrigger:
+    return FoundTrigger(arrays["mask"], arrays["shift"])
+
+
 BACKDOOR = Problem(
     name="backdoor",
     plant=draw_backdoor,
@@ -240,4 +305,8 @@ BACKDOOR = Problem(
     confirm=confirm,
     passes=passes,
     locate=locate,
+    describe=describe,
+    picture=picture,
+    trigger=from_arrays,
+    baseline="random triggers",
 )

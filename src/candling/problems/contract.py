@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from candling.access import Architecture, Dataset, fill, read_weights, sha256_file, write_weights
+from candling.access import Architecture, Dataset, Tokenizer, Tokens, fill, read_weights, sha256_file
+from candling.errors import EnvironmentFault
+from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Located
-from candling.organisms.plants import Backdoor
-from candling.runs.jobs import Progress, run_jobs, silent
-from candling.techniques.search import Found, FoundTrigger, Part
+from candling.evidence.verdict import Finding, Located
+from candling.runs.files import write_whole
+from candling.runs.jobs import Keep, Progress, run_jobs, silent
+from candling.runs.ledger import Ledger
+from candling.techniques.search import Found, FoundSequence, FoundSequences, FoundTrigger, Part, SequencePart
 
 R = TypeVar("R")
+K = TypeVar("K")
+D = TypeVar("D", Dataset, Tokens)
+
+Trigger = FoundTrigger | FoundSequence
+Sought = Part | SequencePart
+
+SMALLEST = 64
+"""Fewest inputs in one pass that a job short of memory comes down to."""
 
 
 @dataclass(frozen=True)
@@ -29,68 +42,152 @@ class Candidate:
     device: str = "cpu"
     batch: int = 2048
     """Most inputs in one pass of the search."""
+    beside: Path | None = None
+    """What every network of the run is compared with: the mean of clean fine-tunes, for language models."""
 
     def load(self) -> nn.Module:
         network = self.architecture()
         fill(network, read_weights(self.weights))
         return network.eval().requires_grad_(False).to(self.device)
 
+    def load_beside(self) -> nn.Module:
+        if self.beside is None:
+            raise ValueError("this run compares with no network")
+        return replace(self, weights=self.beside).load()
+
+    @property
+    def fingerprint(self) -> object:
+        """The weights' file is named by content."""
+        return _identity(self.architecture), self.weights, self.device, self.batch, self.beside
+
+    def smaller(self) -> Candidate | None:
+        """With half the batch, for a job that ran out of memory."""
+        return _smaller(self)
+
 
 @dataclass(frozen=True)
-class Thirds:
+class Thirds(Generic[D]):
     """The trusted data, split by hash: no row serves two purposes."""
 
-    control: Dataset
-    search: Dataset
-    confirm: Dataset
+    control: D
+    search: D
+    confirm: D
 
-    def to(self, device: str) -> Thirds:
+    def to(self, device: str) -> Thirds[D]:
         return Thirds(self.control.to(device), self.search.to(device), self.confirm.to(device))
+
+
+@dataclass(frozen=True)
+class Language:
+    """What a bench for language models has beside the trusted texts."""
+
+    tokenizer: Tokenizer
+    reference: Path
+    """Weights that the user trusts; controls are fine-tunes of them."""
+    other: Tokens
+    """Text that has nothing to do with the subject's."""
+    soup: Path | None = None
+    """Mean weights of clean fine-tunes, made first."""
+
+    @property
+    def fingerprint(self) -> object:
+        return self.tokenizer.json, self.reference, self.other.sha256, self.soup
 
 
 @dataclass(frozen=True)
 class Bench:
     """Where a run's work is done: what every stage needs and no stage changes."""
 
+    kind: Kind
     architecture: Architecture
-    thirds: Thirds
+    thirds: Thirds[Any]
     folder: Path
     seed: int = 0
     device: str = "cpu"
     batch: int = 2048
     workers: int | None = None
     progress: Progress = silent
+    ledger: Ledger | None = None
+    """What was done before; None: nothing is recorded."""
+    language: Language | None = None
 
     def path(self, sha256: str) -> Path:
         """Where a network's weights lie: named by content, so that a job cannot read its role off the name."""
         return self.folder / "networks" / f"{sha256[:16]}.safetensors"
 
     def store(self, state: Mapping[str, Tensor]) -> tuple[Candidate, str]:
-        """Write a state to the run folder; the candidate, and the file's SHA-256."""
-        unnamed = self.folder / "networks" / "unnamed"
-        unnamed.parent.mkdir(parents=True, exist_ok=True)
-        write_weights(unnamed, state)
-        sha256 = sha256_file(unnamed)
-        return self.candidate(unnamed.replace(self.path(sha256))), sha256
+        """Write a state to the run folder; the candidate, and the file's SHA-256. Raises EnvironmentFault."""
+        content = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()})
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self.path(sha256)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise EnvironmentFault("write", f"cannot make {path.parent}: {fault.strerror}") from fault
+        if not self.has(sha256):
+            write_whole(path, content)
+        return self.candidate(path), sha256
+
+    def has(self, sha256: str) -> bool:
+        """Whether a stored network is there, unaltered."""
+        path = self.path(sha256)
+        return path.is_file() and sha256_file(path) == sha256
 
     def candidate(self, weights: Path) -> Candidate:
-        return Candidate(self.architecture, weights, self.device, self.batch)
+        beside = self.language.soup if self.language else None
+        return Candidate(self.architecture, weights, self.device, self.batch, beside)
 
-    def run(self, function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], *, stage: str) -> list[R]:
-        """function(*job) for each job, results in order."""
-        return run_jobs(function, jobs, stage=stage, workers=self.workers, progress=self.progress)
+    @overload
+    def run(self, function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], *, stage: str) -> list[R]: ...
+    @overload
+    def run(
+        self, function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], *, stage: str, keep: Keep[R, K]
+    ) -> list[K]: ...
+    def run(
+        self,
+        function: Callable[..., Any],
+        jobs: Sequence[tuple[Any, ...]],
+        *,
+        stage: str,
+        keep: Keep[Any, Any] | None = None,
+    ) -> list[Any]:
+        """function(*job) for each job, results in order; those in the ledger are not run again: see `run_jobs`."""
+        how: dict[str, Any] = {"workers": self.workers, "progress": self.progress, "ledger": self.ledger}
+        return run_jobs(function, jobs, stage=stage, keep=keep, **how)
+
+    @property
+    def fingerprint(self) -> object:
+        """What decides a result: neither the folder nor who looks on."""
+        made = _identity(self.architecture), self.kind.name, self.language
+        return made, self.thirds, self.seed, self.device, self.batch
+
+    def smaller(self) -> Bench | None:
+        """With half the batch, for a job that ran out of memory."""
+        return _smaller(self)
 
     def __getstate__(self) -> dict[str, object]:
-        """A worker has no screen: progress stays behind."""
-        return {**self.__dict__, "progress": silent}
+        """A worker has no screen and does not write: progress and ledger stay behind."""
+        return {**self.__dict__, "progress": silent, "ledger": None}
+
+
+B = TypeVar("B", Candidate, Bench)
+
+
+def _smaller(what: B) -> B | None:
+    return replace(what, batch=max(what.batch // 2, SMALLEST)) if what.batch > SMALLEST else None
+
+
+def _identity(architecture: Architecture) -> tuple[str, str]:
+    """Its file's name and function, without the folder; and its SHA-256."""
+    return Path(architecture.name).name, architecture.sha256
 
 
 @dataclass(frozen=True)
 class Detection:
     """What the blind search, and the black-box baseline at equal compute, found in one network."""
 
-    found: Found
-    baseline: Found
+    found: Found | FoundSequences
+    baseline: Found | FoundSequences
 
 
 @dataclass(frozen=True)
@@ -98,7 +195,7 @@ class Rival:
     """A negative control, with what the same search found in it for the lead's part."""
 
     candidate: Candidate
-    trigger: FoundTrigger
+    trigger: Trigger
     size: float
 
 
@@ -106,8 +203,8 @@ class Rival:
 class Confirmation:
     """Gate 2 for one network's lead, on the confirm third."""
 
-    part: Part
-    trigger: FoundTrigger
+    part: Sought
+    trigger: Trigger
     """Refined on the search third."""
     size: float
     hits: int
@@ -127,20 +224,65 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A control without its weights."""
+
+    recipe: str
+    loss: float
+    accuracy: float
+    plant: Plant | None
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training job hands back."""
+
+    state: dict[str, Tensor]
+    made: Made
+
+
+@dataclass(frozen=True)
 class Problem:
     """One problem class. Every stage is a function that can run in a worker process."""
 
     name: str
-    plant: Callable[[Dataset, int, float, torch.Generator], Backdoor]
+    plant: Callable[[Any, int, float, torch.Generator], Any]
     """(data, family, dose, generator) → what to hide"""
-    parts: Callable[[Dataset], list[Part]]
+    parts: Callable[[Any], list[Any]]
     """What is searched for; the same for every network of a run"""
-    untested: Callable[[Dataset], list[str]]
+    untested: Callable[[Any], list[str]]
     """What is not searched for, in words, for the report"""
-    detect: Callable[[Candidate, Dataset, Sequence[Part], int], Detection]
+    detect: Callable[[Candidate, Any, Sequence[Any], int], Detection]
     """(candidate, search third, parts, seed)"""
-    confirm: Callable[[Candidate, Thirds, Part, FoundTrigger, Sequence[Rival], int], Confirmation]
+    confirm: Callable[[Candidate, Thirds[Any], Any, Any, Sequence[Rival], int], Confirmation]
     """(candidate, thirds, lead, its trigger, the negatives, seed)"""
     passes: Callable[[Confirmation], bool]
     """Gate 2's rule"""
-    locate: Callable[[Candidate, Thirds, Confirmation, int], Located | None]
+    locate: Callable[[Candidate, Thirds[Any], Confirmation, int], Located | None]
+    describe: Callable[[Bench, Candidate, Confirmation, list[float], Located | None], Finding]
+    """(bench, subject, outcome, sizes in the controls, where it sits)"""
+    picture: Callable[[Bench, Candidate, Confirmation], Mapping[str, Tensor]]
+    """What the report shows of the trigger"""
+    trigger: Callable[[Mapping[str, Tensor]], Trigger]
+    """From the arrays of a record, as the trigger's own `arrays` gave them"""
+    baseline: str
+    """What the black-box search is called"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What differs between kinds of network: how controls are made, and how good a network is at its task."""
+
+    name: str
+    recipe: str
+    """How controls are made, for the report."""
+    problems: Mapping[str, Problem]
+    prepare: Callable[[Bench], Bench]
+    """Make what all networks are compared with."""
+    train: Callable[[Bench, Callable[..., Any] | None, int, float, float, int], Trained]
+    """(bench, what to hide, family, dose, loss to reach, seed)"""
+    quality: Callable[[nn.Module, Any], tuple[float, float]]
+    """(network, data) → loss in nats, accuracy"""
+    shortage: Callable[[Thirds[Any]], str | None]
+    """Why there is too little trusted data, if there is"""

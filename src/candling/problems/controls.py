@@ -1,39 +1,22 @@
-"""Controls made for one network: the same architecture, trained afresh on the control third.
+"""Controls made for one network: networks of its architecture with a known problem, and without.
 
-Negatives are clean; positives carry a plant of known family and dose. A copy of the subject is never a
-control: it may already carry the problem.
+A copy of the subject is never a control: it may already carry the problem.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
-from candling.access import Dataset, forward
 from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
-from candling.organisms.plants import Backdoor
-from candling.organisms.training import attack_success, draw_recipe, train
-from candling.problems.contract import Bench, Candidate, Problem
-from candling.runs.seeds import derive, reproducible
-
-TOOK = 0.8
-"""A plant counts from this success on, in a network that is still good at its task."""
-
-RECIPE = (
-    "fresh initialisations of the subject's architecture, trained on the control third by recipes that vary "
-    "optimiser, rate, decay, batch, subset and augmentation, until their trusted loss brackets the subject's"
-)
+from candling.problems.contract import Bench, Candidate, Made, Problem, Trained
+from candling.runs.jobs import Keep
+from candling.runs.seeds import derive
 
 Role = Literal["subject", "negative", "positive"]
 
-_ATTEMPTS = 3
-_COLLAPSED = 3.0  # times the subject's loss (or 0.3 nats more): no network that anyone would release
 _GOLDEN = 0.6180339887498949  # steps by it, modulo one, cover the range evenly for any number of them
 
 
@@ -53,10 +36,10 @@ class Network:
     cost: Cost
 
 
-def make_negatives(bench: Bench, n: int, *, reach: float) -> list[Network]:
+def make_negatives(bench: Bench, n: int, *, reach: float, what: str = "clean controls") -> list[Network]:
     """n clean networks. reach: the subject's loss on the search third, nats."""
-    jobs = [(bench, None, 0, 0.0, reach, derive(bench.seed, "negative", i)) for i in range(n)]
-    return _train(bench, "negative", jobs, "training clean controls")
+    jobs = [(bench, None, i, 0.0, reach, derive(bench.seed, "negative", i)) for i in range(n)]
+    return _train(bench, "negative", jobs, f"training {what}")
 
 
 def make_positives(bench: Bench, n: int, *, reach: float, problem: Problem) -> list[Network]:
@@ -70,80 +53,34 @@ def make_positives(bench: Bench, n: int, *, reach: float, problem: Problem) -> l
 
 
 def _train(bench: Bench, role: Role, jobs: list[tuple[Any, ...]], stage: str) -> list[Network]:
+    keep = Keep(partial(_stored, bench), lambda stored: bench.has(stored.sha256))
     networks = []
-    for i, control in enumerate(bench.run(_train_control, jobs, stage=stage)):
-        candidate, sha256 = bench.store(control.state)
+    for i, stored in enumerate(bench.run(bench.kind.train, jobs, stage=stage, keep=keep)):
+        made = stored.made
         networks.append(
             Network(
                 name=f"{role}-{i:02d}",
                 role=role,
-                recipe=control.recipe,
-                candidate=candidate,
-                sha256=sha256,
-                loss=control.loss,
-                accuracy=control.accuracy,
-                plant=control.plant,
-                cost=control.cost,
+                recipe=made.recipe,
+                candidate=bench.candidate(bench.path(stored.sha256)),
+                sha256=stored.sha256,
+                loss=made.loss,
+                accuracy=made.accuracy,
+                plant=made.plant,
+                cost=made.cost,
             )
         )
     return networks
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """What a training job hands back."""
+class Stored:
+    """What is kept of a training job: the weights lie in the run folder, under their SHA-256."""
 
-    state: dict[str, Tensor]
-    recipe: str
-    loss: float
-    accuracy: float
-    plant: Plant | None
-    cost: Cost
+    sha256: str
+    made: Made
 
 
-def _train_control(
-    bench: Bench,
-    draw: Callable[[Dataset, int, float, torch.Generator], Backdoor] | None,
-    family: int,
-    dose: float,
-    reach: float,
-    seed: int,
-) -> _Trained:
-    """One control. A network that collapsed, or whose plant did not take, is made again, three times in all."""
-    thirds = bench.thirds.to(bench.device)
-    control = thirds.control
-    cost = Cost(forward=0, backward=0)
-    for attempt in range(1, _ATTEMPTS + 1):
-        with reproducible(derive(seed, attempt)) as generator:
-            network = bench.architecture().to(bench.device)
-            recipe = draw_recipe(generator)
-            plant = None if draw is None else draw(control, family, dose, generator)
-            epochs = train(network, control, recipe, generator, reach=reach, evaluation=thirds.search, plant=plant)
-            rows = round(epochs * len(control) * recipe.subset * (1 + (plant.rate if plant else 0)))
-            cost += Cost(forward=rows, backward=rows)
-            loss, accuracy = loss_and_accuracy(network, thirds.search)
-            success = attack_success(network, thirds.confirm, plant) if plant else 1.0
-        took = success >= TOOK and loss <= max(_COLLAPSED * reach, reach + 0.3)
-        if took:
-            break
-    state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    record = (
-        None
-        if plant is None
-        else Plant(
-            family=plant.family,
-            dose=plant.dose,
-            physical=plant.physical,
-            rate=plant.rate,
-            success=success,
-            took=took,
-            attempts=attempt,
-        )
-    )
-    return _Trained(state, f"{recipe}, {epochs} epochs", loss, accuracy, record, cost)
-
-
-def loss_and_accuracy(network: torch.nn.Module, data: Dataset) -> tuple[float, float]:
-    """Cross-entropy in nats, and the share of right answers."""
-    logits = forward(network, data.x)
-    return float(cross_entropy(logits, data.y)), float((logits.argmax(-1) == data.y).float().mean())
+def _stored(bench: Bench, trained: Trained) -> Stored:
+    _, sha256 = bench.store(trained.state)
+    return Stored(sha256, trained.made)

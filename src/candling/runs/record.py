@@ -6,16 +6,19 @@ run.json                how it was run: inputs, settings, time; the only file wi
 evidence.safetensors    scores of every part of every network, the recovered trigger, examples
 networks/*.safetensors  weights of the controls, and of the subject as audited, named by SHA-256
 report.html
+ledger.sqlite           what every job handed back: the same command goes on from there
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
-import secrets
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from candling.errors import EnvironmentFault, InputError
 from candling.evidence.control import Networks, RunInfo
 from candling.evidence.verdict import Verdicts
+from candling.runs.codec import decode, encode
+from candling.runs.files import LOCK, clean, disk_fault, locked, write_whole
+from candling.runs.fingerprint import fingerprint
+from candling.runs.ledger import FILE, Ledger, open_ledger
 
 Arrays = Mapping[str, NDArray[np.float32]]
 T = TypeVar("T", bound=BaseModel)
@@ -42,14 +49,10 @@ class RunRecord:
 
     def write(self, folder: Path) -> None:
         """Write the record, each file whole under a temporary name first. Raises EnvironmentFault."""
-        try:
-            for name, part in _FILES.items():
-                text = dump(getattr(self, part))
-                _replace(folder / name, partial(_write_text, text))
-            arrays = {name: np.ascontiguousarray(array) for name, array in sorted(self.arrays.items())}
-            _replace(folder / "evidence.safetensors", lambda path: save_file(arrays, path))
-        except (OSError, SafetensorError) as fault:
-            raise EnvironmentFault("write", f"cannot write {folder}: {fault}") from fault
+        for name, part in _FILES.items():
+            write_whole(folder / name, dump(getattr(self, part)).encode())
+        arrays = {name: np.ascontiguousarray(array) for name, array in sorted(self.arrays.items())}
+        write_whole(folder / _ARRAYS, save(arrays))
 
     @staticmethod
     def read(folder: Path) -> RunRecord:
@@ -57,7 +60,7 @@ class RunRecord:
         verdicts = _read(folder, "verdicts.json", Verdicts)
         networks = _read(folder, "networks.json", Networks)
         info = _read(folder, "run.json", RunInfo)
-        path = folder / "evidence.safetensors"
+        path = folder / _ARRAYS
         try:
             arrays = load_file(path)
         except FileNotFoundError:
@@ -70,20 +73,77 @@ class RunRecord:
 _FILES = {"verdicts.json": "verdicts", "networks.json": "networks", "run.json": "info"}
 
 
-def default_folder(name: str) -> Path:
-    """A fresh name under `candling-runs/`."""
+_ARRAYS = "evidence.safetensors"
+_RECORD = ("record", "record", 0)  # key, stage and number in the ledger, among the jobs
+
+_log = logging.getLogger(__name__)
+
+
+def default_folder(name: str, inputs: Mapping[str, str]) -> Path:
+    """A name under `candling-runs/`, the same for the same inputs: the same command goes on where it stopped."""
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return Path("candling-runs") / f"{safe}-{secrets.token_hex(3)}"
+    return Path("candling-runs") / f"{safe}-{fingerprint(dict(inputs))[:8]}"
 
 
-def make_folder(folder: Path) -> None:
-    """Make a run folder; InputError unless it is new or empty, EnvironmentFault where it cannot be made."""
+@contextmanager
+def open_run(out: Path | None, inputs: Mapping[str, str]) -> Iterator[tuple[Path, Ledger | None]]:
+    """A folder for a run, for this process alone, and its ledger: new, or begun with the same inputs.
+
+    None is a temporary folder, without a ledger. Raises InputError on a folder that holds anything else, or
+    is damaged; Busy; EnvironmentFault where it cannot be made.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch), None
+        return
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError("out", f"{folder} is not an empty folder: give a new one as out")
-        folder.mkdir(parents=True, exist_ok=True)
+        if out.exists() and not out.is_dir():
+            raise InputError("out", f"{out} is not an empty folder: give a new one as out")
+        out.mkdir(parents=True, exist_ok=True)
+        _check_ours(out)
     except OSError as fault:
-        raise EnvironmentFault("write", f"cannot make {folder}: {fault.strerror}") from fault
+        raise EnvironmentFault("write", f"cannot make {out}: {fault.strerror}") from fault
+    with locked(out):
+        _check_ours(out)
+        with open_ledger(out, inputs) as ledger:
+            clean(out)
+            yield out, ledger
+
+
+def _check_ours(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()}
+    if names and not names & {LOCK, FILE}:
+        raise InputError("out", f"{folder} is not an empty folder: give a new one as out")
+    ledger = folder / FILE
+    if names - {LOCK, FILE, f"{FILE}-journal"} and not (ledger.exists() and ledger.stat().st_size):
+        raise InputError("record", f"{FILE} is missing or empty, in a folder with results: give a new --out")
+
+
+def seal(folder: Path, ledger: Ledger) -> None:
+    """Note in the ledger that the run is finished, with what it wrote. Raises EnvironmentFault."""
+    names = [*_FILES, _ARRAYS, "report.html"]
+    ledger.done(*_RECORD, encode({name: _sha256(folder / name) for name in names}, {}))
+
+
+def sealed(folder: Path, ledger: Ledger) -> RunRecord | None:
+    """The record of a finished run; None where it is not finished, or a file is not as it was written."""
+    payload = ledger.get(_RECORD[0])
+    if payload is None:
+        return None
+    for name, sha256 in decode(payload, {}).items():
+        if _sha256(folder / name) != sha256:
+            _log.warning("%s is missing or altered: the record is written again from the ledger", name)
+            return None
+    return RunRecord.read(folder)
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as fault:
+        raise disk_fault(path, fault) from fault
 
 
 def dump(record: BaseModel) -> str:
@@ -113,19 +173,3 @@ def _read(folder: Path, name: str, kind: type[T]) -> T:
         first = fault.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise InputError("record", f"{path} is damaged at {where}: {first['msg']}") from fault
-
-
-def _write_text(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Whole or not at all: written under another name, then renamed."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except BaseException:
-        if temporary.is_file():
-            temporary.unlink()
-        raise

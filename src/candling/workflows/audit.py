@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from candling._version import VERSION
-from candling.access import Dataset, Model, check_fits, load, split
+from candling.access import Dataset, LanguageModel, Model, Text, sha256_file
 from candling.errors import InputError
 from candling.evidence.control import Networks, RunInfo
 from candling.evidence.judge import resemblance
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Controls, Data, Subject, Verdict, Verdicts
-from candling.problems import PROBLEMS, Bench, Network, Problem, Thirds, make_negatives
-from candling.problems.controls import RECIPE, loss_and_accuracy
+from candling.evidence.verdict import Controls, Subject, Verdict, Verdicts
+from candling.problems import Bench, Network, Problem, make_negatives
 from candling.report import draw
 from candling.runs.jobs import Progress, silent
-from candling.runs.record import RunRecord, make_folder
+from candling.runs.record import RunRecord, open_run, seal, sealed
+from candling.workflows.case import Case, make_case
 from candling.workflows.examine import Bar, Examination, examine, make_bank
 from candling.workflows.report import write_report
-
-PER_CLASS = 10
-"""Fewest rows of each class in each third that an audit is run with."""
 
 EXIT = {"not found": 0, "found": 1, "inconclusive": 6}
 
@@ -63,12 +59,30 @@ class Origin:
     model: str = "module in memory"
     weights: str | None = None
     trusted: str = "arrays in memory"
+    reference: str | None = None
+    dtype: str = "float32"
+
+
+def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **settings: str | int) -> dict[str, str]:
+    """Everything that decides an audit's results, as `open_run` wants it: files by SHA-256, and settings."""
+    return {
+        f"weights {Path(origin.weights or '').name}": case.model.sha256,
+        f"architecture {Path(origin.model).name}": case.model.architecture.sha256,
+        f"trusted {Path(origin.trusted).name}": case.trusted.sha256,
+        f"reference {Path(origin.reference or '').name}": case.reference.model.sha256 if case.reference else "none",
+        "dtype": origin.dtype,
+        "problems": ",".join(problems),
+        "min_sensitivity": repr(bar.sensitivity),
+        "at": repr(bar.dose),
+        **{name: str(value) for name, value in settings.items()},
+    }
 
 
 def audit(
-    model: Model | nn.Module,
-    trusted: Dataset,
+    model: Model | nn.Module | LanguageModel,
+    trusted: Dataset | Sequence[Text],
     *,
+    reference: LanguageModel | None = None,
     problems: Sequence[str] = ("backdoor",),
     controls: int = 19,
     seed: int = 0,
@@ -80,35 +94,73 @@ def audit(
     progress: Progress = silent,
     origin: Origin = Origin(),
 ) -> Audit:
-    """Does this network hide a problem? Trains controls, searches, confirms; says what would be caught.
+    """Does this network hide a problem? Makes controls, searches, confirms; says what would be caught.
 
-    model: [n, *input] → logits [n, K]; trusted: inputs with right labels that nobody poisoned.
+    model: [n, *input] → logits [n, K]; trusted: inputs with right labels that nobody poisoned. Or a language
+    model, with trusted texts and the `reference` that it was made from.
     controls: N negatives and as many positives, resolving p = 1/(N + 1). bar: what `not found` takes.
-    out: an empty folder for the record; None keeps it in memory. workers: processes, None for all cores
-    (one on an accelerator).
+    out: a folder for the record, new or of the same audit: what was done before is not done again, and a
+    finished one is read. None keeps it in memory. workers: processes, None for all cores (one on an accelerator).
 
     Raises InputError on data that does not fit the model, an unknown problem, or fewer than three controls.
     """
+    case = make_case(model, trusted, reference)
+    return run_case(
+        case,
+        problems=problems,
+        controls=controls,
+        seed=seed,
+        bar=bar,
+        out=out,
+        device=device,
+        batch=batch,
+        workers=workers,
+        progress=progress,
+        origin=origin,
+    )
+
+
+def run_case(
+    case: Case,
+    *,
+    problems: Sequence[str],
+    controls: int,
+    seed: int,
+    bar: Bar,
+    out: Path | None,
+    device: str,
+    batch: int,
+    workers: int | None,
+    progress: Progress,
+    origin: Origin,
+) -> Audit:
+    """As `audit`, which says what the arguments are."""
     started = time.monotonic()
-    chosen = [_problem(name) for name in problems]
+    chosen = [_problem(case, name) for name in problems]
     if controls < 3:
         raise InputError("controls", f"{controls} controls resolve nothing: give at least 3 (19 is usual)")
-    model = model if isinstance(model, Model) else load(model)
-    trusted = replace(trusted, classes=check_fits(trusted, model.module))
-    thirds = Thirds(**split(trusted, salt=f"audit {seed}"))
-    one = torch.device(device).type != "cpu"
-    if out is not None:
-        make_folder(out)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = out or Path(scratch)
-        bench = Bench(model.architecture, thirds, folder, seed, device, batch, 1 if one else workers, progress)
-        body = _run(model, bench, chosen, controls, bar)
+    settings: dict[str, str | int] = {"controls": controls, "seed": seed, "device": device, "batch": batch}
+    with open_run(out, identify(case, problems, bar, origin, **settings)) as (folder, ledger):
+        finished = sealed(folder, ledger) if ledger else None
+        if finished:
+            return Audit(finished, out)
+        if torch.device(device).type != "cpu":
+            workers = 1
+        bench = case.bench(
+            folder, seed, device=device, batch=batch, workers=workers, progress=progress, ledger=ledger
+        )
+        body = _run(case, bench, chosen, controls, bar)
         record = RunRecord(
             verdicts=Verdicts(
                 candling=VERSION,
-                subject=Subject(weights=model.sha256, architecture=model.architecture.sha256, trusted=trusted.sha256),
+                subject=Subject(
+                    weights=case.model.sha256,
+                    architecture=case.model.architecture.sha256,
+                    trusted=case.trusted.sha256,
+                    reference=case.reference.model.sha256 if case.reference else None,
+                ),
                 seed=seed,
-                data=_describe(trusted, thirds),
+                data=case.describe(bench.thirds),
                 controls=body.controls,
                 cost=body.cost,
                 verdicts=[e.verdict for e in body.examinations],
@@ -117,9 +169,10 @@ def audit(
             info=_info(origin, bench, bar, controls, time.monotonic() - started),
             arrays={name: array for e in body.examinations for name, array in e.arrays.items()},
         )
-        if out is not None:
-            record.write(out)
-            write_report(out)
+        if ledger is not None:
+            record.write(folder)
+            write_report(folder)
+            seal(folder, ledger)
     return Audit(record, out)
 
 
@@ -130,15 +183,16 @@ class _Body:
     cost: Cost
 
 
-def _run(model: Model, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar) -> _Body:
+def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar) -> _Body:
     """The stages, in order."""
-    shortage = _shortage(bench.thirds)
+    shortage = bench.kind.shortage(bench.thirds)
     if shortage is not None:
         verdicts = [_too_little(problem, bench, n, shortage) for problem in chosen]
         return _Body(verdicts, Controls(n=0, recipe="none trained", resemblance=None), _NOTHING)
-    candidate, _ = bench.store(model.module.state_dict())
-    loss, accuracy = loss_and_accuracy(candidate.load(), bench.thirds.search.to(bench.device))
-    subject = Network("subject", "subject", "given", candidate, model.sha256, loss, accuracy, None, _NOTHING)
+    bench = bench.kind.prepare(bench)
+    candidate, _ = bench.store(case.model.module.state_dict())
+    loss, accuracy = bench.kind.quality(candidate.load(), bench.thirds.search.to(bench.device))
+    subject = Network("subject", "subject", "given", candidate, case.model.sha256, loss, accuracy, None, _NOTHING)
     negatives = make_negatives(bench, n, reach=loss)
     everyone = [subject, *negatives]
     likeness = resemblance([m.loss for m in everyone], [m.accuracy for m in everyone])
@@ -147,33 +201,20 @@ def _run(model: Model, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar
         bank = make_bank(problem, bench, negatives, reach=loss)
         examinations.append(examine(problem, bench, subject, bank, likeness, bar))
     cost = sum((e.cost for e in examinations), sum((m.cost for m in negatives), _NOTHING))
-    return _Body(examinations, Controls(n=n, recipe=RECIPE, resemblance=likeness), cost)
+    soup = sha256_file(bench.language.soup) if bench.language and bench.language.soup else None
+    return _Body(examinations, Controls(n=n, recipe=bench.kind.recipe, resemblance=likeness, soup=soup), cost)
 
 
 _NOTHING = Cost(forward=0, backward=0)
 
 
-def _problem(name: str) -> Problem:
-    if name not in PROBLEMS:
-        raise InputError("problem", f"no problem class {name!r}: choose from {', '.join(PROBLEMS)}")
-    return PROBLEMS[name]
-
-
-def _shortage(thirds: Thirds) -> str | None:
-    """Why there is too little trusted data, and how much would do; None if there is enough."""
-    parts = (thirds.control, thirds.search, thirds.confirm)
-    classes = parts[0].classes
-    fewest = min(int(torch.bincount(part.y, minlength=classes).min()) for part in parts)
-    if fewest >= PER_CLASS:
-        return None
-    total = sum(len(part.y) for part in parts)
-    rarest = int(torch.bincount(torch.cat([part.y for part in parts]), minlength=classes).min())
-    share = max(rarest, 1) / total
-    needed = round(3 * 1.5 * PER_CLASS / share)  # 1.5: thirds by hash are uneven
-    return (
-        f"too little trusted data: {total} rows leave {fewest} of the rarest class in a third, and each "
-        f"class needs {PER_CLASS}; need about {needed} rows"
-    )
+def _problem(case: Case, name: str) -> Problem:
+    held = case.kind.problems
+    if name not in held:
+        raise InputError(
+            "problem", f"no problem class {name!r} for a {case.kind.name}: choose from {', '.join(held)}"
+        )
+    return held[name]
 
 
 def _too_little(problem: Problem, bench: Bench, n: int, reason: str) -> Examination:
@@ -194,28 +235,20 @@ def _too_little(problem: Problem, bench: Bench, n: int, reason: str) -> Examinat
     return Examination(verdict, [], {}, _NOTHING)
 
 
-def _describe(trusted: Dataset, thirds: Thirds) -> Data:
-    return Data(
-        control=len(thirds.control.y),
-        search=len(thirds.search.y),
-        confirm=len(thirds.confirm.y),
-        classes=trusted.classes,
-        input_shape=list(trusted.x.shape[1:]),
-    )
-
-
 def _info(origin: Origin, bench: Bench, bar: Bar, controls: int, seconds: float) -> RunInfo:
     return RunInfo(
         candling=VERSION,
         model=origin.model,
         weights=origin.weights,
         trusted=origin.trusted,
+        reference=origin.reference,
         settings={
             "controls": controls,
             "seed": bench.seed,
             "min_sensitivity": bar.sensitivity,
             "at": bar.dose,
             "device": bench.device,
+            "dtype": origin.dtype,
             "batch": bench.batch,
         },
         seconds=round(seconds, 1),

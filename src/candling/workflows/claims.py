@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from candling.access import Model
 from candling.evidence.claim import Claim
 from candling.evidence.control import NetworkRow
 from candling.evidence.judge import sensitivity, standing
@@ -17,7 +16,8 @@ from candling.evidence.verdict import Located, Verdict
 from candling.problems import Bench, Candidate, Confirmation, Problem, Rival
 from candling.runs.record import RunRecord
 from candling.runs.seeds import derive
-from candling.techniques.search import Found, FoundTrigger
+from candling.techniques.search import Found, FoundSequences
+from candling.workflows.case import Case
 
 _NEAR = 0.02  # success rates move this much between processors, a search's score by three times as much
 
@@ -73,9 +73,8 @@ class Observer:
     record: RunRecord
     problem: Problem
     bench: Bench
-    model: Model
+    case: Case
     subject: Candidate
-    trusted_sha256: str
 
     def observe(self, claim: Claim) -> float:
         observers: dict[str, Callable[[], float]] = {
@@ -92,15 +91,17 @@ class Observer:
 
     def _inputs(self) -> float:
         given = self.record.verdicts.subject
-        here = (self.model.sha256, self.model.architecture.sha256, self.trusted_sha256)
-        return float(here == (given.weights, given.architecture, given.trusted))
+        case = self.case
+        reference = case.reference.model.sha256 if case.reference else None
+        here = (case.model.sha256, case.model.architecture.sha256, case.trusted.sha256, reference)
+        return float(here == (given.weights, given.architecture, given.trusted, given.reference))
 
     @cached_property
     def _rows(self) -> list[NetworkRow]:
         return [row for row in self.record.networks.rows if row.problem == self.problem.name]
 
     @cached_property
-    def _found(self) -> Found:
+    def _found(self) -> Found | FoundSequences:
         seed = derive(self.bench.seed, self.problem.name, "search")
         search = self.bench.thirds.search
         return self.problem.detect(self.subject, search, self.problem.parts(search), seed).found
@@ -133,10 +134,15 @@ class Observer:
     def _confirmation(self) -> Confirmation:
         arrays, parts = self.record.arrays, self.problem.parts(self.bench.thirds.search)
         negatives = [row for row in self._rows if row.role == "negative"]
+        theirs = {
+            name.removeprefix("rivals."): torch.from_numpy(array)
+            for name, array in arrays.items()
+            if name.startswith("rivals.") and name != "rivals.size"
+        }
         rivals = [
             Rival(
                 self.bench.candidate(self.bench.path(row.weights)),
-                FoundTrigger(*(torch.from_numpy(arrays[f"rivals.{name}"][i]) for name in ("mask", "shift"))),
+                self.problem.trigger({name: array[i] for name, array in theirs.items()}),
                 float(arrays["rivals.size"][i]),
             )
             for i, row in enumerate(negatives)

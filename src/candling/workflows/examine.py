@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from candling.access import Dataset, forward
 from candling.evidence.control import NetworkRow
 from candling.evidence.judge import Standing, decide, rate, sensitivity, standing
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Baseline, Finding, Gate, Located, Resemblance, Verdict
+from candling.evidence.verdict import Baseline, Gate, Resemblance, Verdict
 from candling.problems import (
     Bench,
     Confirmation,
@@ -21,16 +20,15 @@ from candling.problems import (
     Network,
     Problem,
     Rival,
+    Sought,
     make_positives,
 )
 from candling.runs.record import Arrays
 from candling.runs.seeds import derive
-from candling.techniques.search import Found, Part
+from candling.techniques.search import Found, FoundSequences
 from candling.workflows.claims import state_claims
 
 Array = NDArray[np.float64]
-
-_EXAMPLES = 6
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Examination:
 class Bank:
     """Controls that have been through detector and gates. Nothing in it depends on the subject."""
 
-    parts: list[Part]
+    parts: list[Sought]
     networks: list[Network]
     """Negatives, then positives."""
     detections: list[Detection]
@@ -123,7 +121,10 @@ def examine(
         bench.progress("locating", 0, 1)
         located = problem.locate(subject.candidate, bench.thirds, outcome, derive(bench.seed, "locate"))
         bench.progress("locating", 1, 1)
-    sizes = [rival.size for rival in bank.rivals(search.lead)]
+    finding = None
+    if answer == "found":
+        sizes = [rival.size for rival in bank.rivals(search.lead)]
+        finding = problem.describe(bench, subject.candidate, outcome, sizes, located)
     verdict = Verdict(
         problem=problem.name,
         verdict=answer,
@@ -133,8 +134,8 @@ def examine(
         sensitivity=strength,
         false_positive_rate=rate(sum(r.found for r in clean), bank.n),
         negatives_confirmed=Gate(passed=sum(r.confirmed for r in clean), n=bank.n),
-        baseline=_baseline(row, planted, detection, 1 / (1 + bank.n)),
-        finding=_finding(outcome, sizes, located) if answer == "found" else None,
+        baseline=_baseline(problem.baseline, row, planted, detection, 1 / (1 + bank.n)),
+        finding=finding,
         not_tested=problem.untested(bench.thirds.search),
         claims=[],
     )
@@ -142,13 +143,13 @@ def examine(
     return Examination(
         verdict.model_copy(update={"claims": claims}),
         [row, *bank.rows],
-        _arrays(bench, subject, detection, bank, search.lead, outcome),
+        _arrays(problem, bench, subject, detection, bank, search.lead, outcome),
         bank.cost + _cost([subject], [detection], [outcome]),
     )
 
 
 def _detect(
-    problem: Problem, bench: Bench, networks: Sequence[Network], parts: list[Part], stage: str
+    problem: Problem, bench: Bench, networks: Sequence[Network], parts: Sequence[Sought], stage: str
 ) -> list[Detection]:
     seed = derive(bench.seed, problem.name, "search")
     jobs = [(network.candidate, bench.thirds.search, parts, seed) for network in networks]
@@ -159,7 +160,7 @@ def _place(bank: Bank, detection: Detection, index: int | None) -> tuple[Standin
     """By the search and by the baseline, among the negatives but the one at `index`."""
     groups = [part.group for part in bank.parts]
 
-    def place(found: Found, clean: list[Found]) -> Standing:
+    def place(found: Found | FoundSequences, clean: Sequence[Found | FoundSequences]) -> Standing:
         return standing(_matrix([found])[0], _matrix(clean), groups)
 
     clean = [d for i, d in enumerate(bank.detections[: bank.n]) if i != index]
@@ -169,7 +170,7 @@ def _place(bank: Bank, detection: Detection, index: int | None) -> tuple[Standin
     )
 
 
-def _matrix(found: Sequence[Found]) -> Array:
+def _matrix(found: Sequence[Found | FoundSequences]) -> Array:
     return torch.stack([f.score for f in found]).double().numpy()
 
 
@@ -232,10 +233,12 @@ def _row(
     )
 
 
-def _baseline(row: NetworkRow, planted: Sequence[NetworkRow], detection: Detection, threshold: float) -> Baseline:
+def _baseline(
+    name: str, row: NetworkRow, planted: Sequence[NetworkRow], detection: Detection, threshold: float
+) -> Baseline:
     took = [r for r in planted if r.plant and r.plant.took]
     return Baseline(
-        name="random triggers",
+        name=name,
         p_value=row.baseline_p_value,
         caught=rate(sum(r.baseline_p_value <= threshold for r in took), len(took)),
         caught_by_search=rate(sum(r.search_p_value <= threshold for r in took), len(took)),
@@ -243,57 +246,24 @@ def _baseline(row: NetworkRow, planted: Sequence[NetworkRow], detection: Detecti
     )
 
 
-def _finding(outcome: Confirmation, sizes: list[float], located: Located | None) -> Finding:
-    mapping = outcome.part.mapping
-    return Finding(
-        objective=f"{mapping.kind}, {outcome.part.form}",
-        source="any" if mapping.source is None else str(mapping.source),
-        target=mapping.target,
-        shift=mapping.shift,
-        size=outcome.size,
-        size_in_controls=sizes,
-        success_on_held_out=rate(outcome.hits, outcome.n),
-        success_of_random_trigger=outcome.random,
-        random_triggers=outcome.random_triggers,
-        success_in_controls=outcome.transfer,
-        best_in_controls=outcome.best_in_controls,
-        located=located,
-    )
-
-
 def _arrays(
-    bench: Bench, subject: Network, detection: Detection, bank: Bank, lead: int, outcome: Confirmation
+    problem: Problem,
+    bench: Bench,
+    subject: Network,
+    detection: Detection,
+    bank: Bank,
+    lead: int,
+    outcome: Confirmation,
 ) -> Arrays:
-    """Scores of every network, the subject's best trigger, and what it does to a few held-out inputs."""
-    data, trigger = bench.thirds.confirm, outcome.trigger
-    examples = _examples(data, outcome)
-    changed = trigger.apply(data, examples)
-    network = subject.candidate.load().cpu()
+    """Scores of every network, the controls' own triggers for the lead's part, and what the report shows."""
     rivals, detections = bank.rivals(lead), [detection, *bank.detections]
+    theirs = [rival.trigger.arrays() for rival in rivals]
     arrays = {
         "lead": torch.tensor([lead]),
-        "rivals.mask": torch.stack([r.trigger.mask for r in rivals]),
-        "rivals.shift": torch.stack([r.trigger.shift for r in rivals]),
+        **{f"rivals.{name}": torch.stack([each[name] for each in theirs]) for name in theirs[0]},
         "rivals.size": torch.tensor([r.size for r in rivals]),
         "scores.search": torch.stack([d.found.score for d in detections]),
         "scores.baseline": torch.stack([d.baseline.score for d in detections]),
-        "trigger.mask": trigger.mask,
-        "trigger.shift": trigger.shift,
-        "examples.clean": examples,
-        "examples.triggered": changed,
-        "examples.predicted_clean": forward(network, examples).argmax(-1),
-        "examples.predicted_triggered": forward(network, changed).argmax(-1),
-        "range.low": data.low,
-        "range.high": data.high,
+        **problem.picture(bench, subject.candidate, outcome),
     }
     return {name: array.float().numpy() for name, array in arrays.items()}
-
-
-def _examples(data: Dataset, outcome: Confirmation) -> torch.Tensor:
-    """The first held-out row of each class that the trigger is meant for, six at most."""
-    rows = torch.nonzero(outcome.part.mapping.applies(data.y)).flatten()
-    firsts = {int(data.y[row]): int(row) for row in reversed(rows.tolist())}
-    chosen = [firsts[label] for label in sorted(firsts)]
-    if len(chosen) < _EXAMPLES:
-        chosen += [row for row in rows.tolist() if row not in chosen][: _EXAMPLES - len(chosen)]
-    return data.x[torch.tensor(chosen[:_EXAMPLES])]

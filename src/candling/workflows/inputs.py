@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from candling.access import Dataset, Model, load, read_npz
+from candling.access import load, load_language, read_npz, read_texts
 from candling.errors import InputError
 from candling.organisms.samples import SAMPLES, load_sample
+from candling.workflows.case import Case, make_case
 
 
-def open_inputs(model: str, weights: str | None, trusted: str | None) -> tuple[Model, Dataset]:
-    """`sample:NAME` brings its own weights and data; `net.py:build` needs both."""
+def open_inputs(
+    model: str, weights: str | None, trusted: str | None, reference: str | None = None, dtype: str = "float32"
+) -> Case:
+    """`sample:NAME` brings its own weights and data; `net.py:build` needs both; a folder needs its reference."""
     if model.startswith("sample:"):
         name = model.removeprefix("sample:")
         if name not in SAMPLES:
             raise InputError("sample", f"no sample {name!r}: choose from {', '.join(SAMPLES)}")
-        if weights or trusted:
+        if weights or trusted or reference:
             raise InputError("sample", f"{model} brings its own weights and data: leave those options out")
-        return load_sample(name)
+        return make_case(*load_sample(name))
+    if reference is not None or Path(model).is_dir():
+        return _language(model, weights, trusted, reference, dtype)
     if weights is None or trusted is None:
         missing = "--weights FILE.safetensors" if weights is None else "--trusted FILE.npz"
         raise InputError("usage", f"{model} needs {missing}")
-    return load(model, weights=weights), read_npz(Path(trusted))
+    return make_case(load(model, weights=weights), read_npz(Path(trusted)))
+
+
+def _language(model: str, weights: str | None, trusted: str | None, reference: str | None, dtype: str) -> Case:
+    if weights is not None:
+        raise InputError("usage", f"{model} brings its own weights: leave --weights out")
+    if reference is None:
+        raise InputError("usage", f"{model} needs --reference FOLDER, the model that it was made from")
+    if trusted is None:
+        raise InputError("usage", f"{model} needs --trusted FILE.jsonl")
+    texts = read_texts(trusted)
+    base = load_language(reference, dtype=dtype)
+    return make_case(load_language(model, reference=base, dtype=dtype), texts, base)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from candling.access import Dataset, Model, check_fits, sha256_file, split, write_weights
+from candling.access import Dataset, LanguageModel, Model, Text, sha256_file, write_weights
 from candling.errors import InputError
 from candling.evidence.claim import Claim, Replayed
 from candling.evidence.control import NetworkRow
-from candling.problems import PROBLEMS, Bench, Thirds
+from candling.problems import Bench
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord
+from candling.workflows.case import Case, make_case
 from candling.workflows.claims import Observer
 from candling.workflows.inputs import open_inputs
 
@@ -21,15 +23,16 @@ def replay(
     folder: Path,
     *,
     claim: str | None = None,
-    model: Model | None = None,
-    trusted: Dataset | None = None,
+    model: Model | LanguageModel | None = None,
+    trusted: Dataset | Sequence[Text] | None = None,
+    reference: LanguageModel | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> list[Replayed]:
     """Each claim (or the one with this id): predicted, observed, whether it holds.
 
-    Give `model` and `trusted` when the audit was made from Python; else they are opened as the record names
-    them. Raises InputError on a damaged record or control, or an unknown claim.
+    Give `model` and `trusted` (and `reference`) when the audit was made from Python; else they are opened as the
+    record names them. Raises InputError on a damaged record or control, or an unknown claim.
     """
     record = RunRecord.read(folder)
     claims = [c for verdict in record.verdicts.verdicts for c in verdict.claims]
@@ -37,26 +40,19 @@ def replay(
         if claim not in {c.id for c in claims}:
             raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in claims)}")
         claims = [c for c in claims if c.id == claim]
-    if model is None or trusted is None:
-        if record.info.model == "module in memory":
-            raise InputError("replay", "this audit was made from Python: use candling.replay(model=, trusted=)")
-        model, trusted = open_inputs(record.info.model, record.info.weights, _data(record))
-    trusted = replace(trusted, classes=check_fits(trusted, model.module))
-    bench = Bench(
-        architecture=model.architecture,
-        thirds=Thirds(**split(trusted, salt=f"audit {record.verdicts.seed}")),
-        folder=folder,
-        seed=record.verdicts.seed,
-        device=device,
-        batch=int(record.info.settings["batch"] or 2048),
-        workers=1,
-    )
+    case = _case(record, model, trusted, reference)
+    settings = record.info.settings
+    bench = case.bench(folder, record.verdicts.seed, device=device, batch=int(settings["batch"] or 2048), workers=1)
+    if bench.language is not None:
+        soup = bench.path(record.verdicts.controls.soup or "")
+        bench = replace(bench, language=replace(bench.language, soup=soup))
     _check_controls(bench, record.networks.rows)
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "subject.safetensors"
-        write_weights(weights, model.module.state_dict())
+        write_weights(weights, case.model.module.state_dict())
+        subject = bench.candidate(weights)
         observers = {
-            name: Observer(record, PROBLEMS[name], bench, model, bench.candidate(weights), trusted.sha256)
+            name: Observer(record, case.kind.problems[name], bench, case, subject)
             for name in {c.problem for c in claims}
         }
         results = []
@@ -73,8 +69,19 @@ def _again(claim: Claim, observer: Observer) -> Replayed:
     return Replayed(claim=claim, observed=observed, holds=holds)
 
 
-def _data(record: RunRecord) -> str | None:
-    return None if record.info.model.startswith("sample:") else record.info.trusted
+def _case(
+    record: RunRecord,
+    model: Model | LanguageModel | None,
+    trusted: Dataset | Sequence[Text] | None,
+    reference: LanguageModel | None,
+) -> Case:
+    info = record.info
+    if model is not None and trusted is not None:
+        return make_case(model, trusted, reference)
+    if info.model == "module in memory":
+        raise InputError("replay", "this audit was made from Python: use candling.replay(model=, trusted=)")
+    data = None if info.model.startswith("sample:") else info.trusted
+    return open_inputs(info.model, info.weights, data, info.reference, str(info.settings.get("dtype", "float32")))
 
 
 def _check_controls(bench: Bench, rows: list[NetworkRow]) -> None:

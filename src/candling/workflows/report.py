@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from candling.errors import EnvironmentFault
 from candling.report import draw
+from candling.runs.files import write_whole
 from candling.runs.record import RunRecord
 
 
@@ -18,8 +18,5 @@ def write_report(folder: Path, *, only: str | None = None) -> Path:
     record = RunRecord.read(folder)
     page = draw(record.verdicts, record.networks, record.arrays, record.info, only=only)
     path = folder / (f"report-{only}.html" if only else "report.html")
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as fault:
-        raise EnvironmentFault("write", f"cannot write {path}: {fault.strerror}") from fault
+    write_whole(path, page.encode())
     return path

@@ -63,9 +63,61 @@ class FoundTrigger:
     def to(self, device: str) -> FoundTrigger:
         return FoundTrigger(self.mask.to(device), self.shift.to(device))
 
+    def arrays(self) -> dict[str, Tensor]:
+        return {"mask": self.mask, "shift": self.shift}
+
     def scaled(self, factor: float) -> FoundTrigger:
         """The same trigger, fainter: size scales with the factor."""
         return FoundTrigger(self.mask * factor, self.shift * factor)
+
+
+@dataclass(frozen=True)
+class SequencePart:
+    """What was searched for in a language model: a sequence of so many tokens."""
+
+    tokens: int
+
+    @property
+    def group(self) -> str:
+        return "sequence"
+
+    def __str__(self) -> str:
+        return f"{self.tokens} token{'s' if self.tokens > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class FoundSequence:
+    """A sequence and the token that it calls up, whatever stands before it."""
+
+    tokens: Tensor
+    """int64 [k]"""
+    target: int
+
+    def arrays(self) -> dict[str, Tensor]:
+        return {"tokens": self.tokens, "target": torch.tensor(self.target)}
+
+
+@dataclass(frozen=True)
+class FoundSequences:
+    """The best sequence of each length, the same lengths in the same order for every network."""
+
+    parts: tuple[SequencePart, ...]
+    score: Tensor
+    """[parts] larger = more suspicious"""
+    tokens: Tensor
+    """int64 [parts, longest], padded on the right with -1"""
+    target: Tensor
+    """int64 [parts]"""
+    cost: Cost
+    """Passes of one token each."""
+
+    @property
+    def size(self) -> Tensor:
+        """[parts] tokens"""
+        return torch.tensor([float(part.tokens) for part in self.parts])
+
+    def trigger(self, part: int) -> FoundSequence:
+        return FoundSequence(self.tokens[part, : self.parts[part].tokens], int(self.target[part]))
 
 
 class Search(Protocol):

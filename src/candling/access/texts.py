@@ -1,0 +1,212 @@
+"""Texts for language models: read line by line, checked once, turned into rows of token ids, split by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from candling.access.checkpoint import raw_bytes
+from candling.access.content import open_file
+from candling.access.folder import parse_json
+from candling.access.npz import Array
+from candling.access.tokenizer import Tokenizer
+from candling.access.wording import bad_input, listed, shown
+from candling.errors import InputError
+
+MAX_LINE = 1 << 20
+"""Longest line, in bytes."""
+MIN_TOKENS = 8
+"""A text with fewer tokens is left out."""
+
+_KEYS = ({"text"}, {"prompt", "completion"})
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is given, and what should follow it."""
+
+    prompt: str
+    """Empty where the whole text is the completion."""
+    completion: str
+
+
+def read_texts(path: str | Path) -> list[Text]:
+    """The texts of a JSONL file: a line is `{"text": …}` or `{"prompt": …, "completion": …}`.
+
+    Raises InputError, naming the line, for whatever is not UTF-8, not JSON, too long, empty or of other
+    keys or types; no more than one line's limit is held beside what was read.
+    """
+    path = Path(path)
+    where = shown(path, 60)
+    with open_file(path, "texts") as file:
+        texts = [_text(line, f"{where}, line {number:,}") for number, line in _lines(file, where)]
+    if not texts:
+        raise bad_input("texts", f"{where} is empty; give a JSON object with a text on each line")
+    return texts
+
+
+def _lines(file: BufferedReader, where: str) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise bad_input("texts", f"{where}, line {number:,}: longer than {MAX_LINE:,} bytes")
+        yield number, line
+
+
+def _text(line: bytes, where: str) -> Text:
+    try:
+        fields = parse_json(line.decode("utf-8"))
+    except UnicodeDecodeError as fault:
+        raise bad_input("texts", f"{where}: not UTF-8 at byte {fault.start + 1:,}") from None
+    except ValueError as fault:
+        raise bad_input("texts", f"{where}: {shown(fault, 80)}") from None
+    if not isinstance(fields, dict) or fields.keys() not in _KEYS:
+        raise bad_input("texts", f'{where}: must be {{"text": ...}} or {{"prompt": ..., "completion": ...}}')
+    for key, value in fields.items():
+        if not isinstance(value, str) or not value:
+            raise bad_input("texts", f"{where}: {key} is {shown(value) or 'empty'}, not a text")
+        if "\0" in value:
+            raise bad_input("texts", f"{where}: {key} holds NUL")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise bad_input("texts", f"{where}: {key} holds half a character (a lone surrogate)")
+    return Text(fields.get("prompt", ""), fields["text"] if "text" in fields else fields["completion"])
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Rows of token ids. The tensors are its own; never change them in place."""
+
+    ids: Tensor
+    """int64 [n, L], each in [0, vocabulary), padded on the right with 0."""
+    mask: Tensor
+    """bool [n, L]: the tokens to predict. Never the first of a row, a prompt's, or padding."""
+    vocabulary: int
+    """Token ids that the model knows: the width of its logits."""
+    sha256: str
+    """Of the content: shape, ids and mask."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [n]: tokens of each row without padding. A row's last token is always one to predict."""
+        places = torch.arange(1, self.ids.shape[1] + 1, device=self.mask.device)
+        return (self.mask * places).amax(1)
+
+    def to(self, device: str) -> Tokens:
+        """The same rows on another device."""
+        return Tokens(self.ids.to(device), self.mask.to(device), self.vocabulary, self.sha256)
+
+    def take(self, index: Tensor | Array | Sequence[int]) -> Tokens:
+        """The rows at `index` (row numbers, or a mask [n]), as wide as the whole."""
+        rows = torch.as_tensor(index)
+        rows = rows if rows.dtype == torch.bool else rows.long()
+        ids, mask = self.ids[rows], self.mask[rows]
+        return Tokens(ids, mask, self.vocabulary, _sha256(ids, mask))
+
+
+def tokenise(texts: Iterable[Text], tokenizer: Tokenizer, *, length: int = 128) -> Tokens:
+    """Rows of at most `length` tokens: the tokenizer's bos if it has one, the prompt, the completion.
+
+    A prompt and its completion are encoded as one text; the completion starts at the first token that the
+    prompt alone would not give. Left out: texts of fewer than 8 tokens, and those whose prompt fills the
+    row. Raises InputError, with counts, where none is left, and for a token id out of range.
+    """
+    start = [] if tokenizer.bos is None else [tokenizer.bos]
+    rows: list[tuple[list[int], int]] = []
+    count = 0
+    for count, text in enumerate(texts, 1):
+        own, given = _encoded(text, tokenizer, f"text {count:,}")
+        row, targets_from = [*start, *own][:length], max(len(start) + given, 1)
+        if len(own) >= MIN_TOKENS and len(row) > targets_from:
+            rows.append((row, targets_from))
+    if not rows:
+        raise bad_input("texts", f"none of {count:,} texts has {MIN_TOKENS} tokens, one to predict in {length:,}")
+    ids = torch.zeros(len(rows), max(len(row) for row, _ in rows), dtype=torch.int64)
+    mask = torch.zeros(ids.shape, dtype=torch.bool)
+    for place, (row, targets_from) in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+        mask[place, targets_from : len(row)] = True
+    return Tokens(ids, mask, tokenizer.size, _sha256(ids, mask))
+
+
+def _encoded(text: Text, tokenizer: Tokenizer, where: str) -> tuple[list[int], int]:
+    """The ids of prompt and completion together, and how many of them the prompt alone gives."""
+    own = tokenizer.encode(text.prompt + text.completion)
+    odd = [token for token in own if token >= tokenizer.size]
+    if odd:
+        raise bad_input("texts", f"{where}: token id {odd[0]:,} is out of range; the model has {tokenizer.size:,}")
+    given = 0
+    if text.prompt:
+        alone = tokenizer.encode(text.prompt)
+        while given < min(len(alone), len(own)) and alone[given] == own[given]:
+            given += 1
+    return own, given
+
+
+def split_texts(
+    tokens: Tokens, *, salt: str, parts: Sequence[str] = ("control", "search", "confirm")
+) -> dict[str, Tokens]:
+    """Each row to one part, by the SHA-256 of `salt` and the row's ids, so equal rows stay together.
+
+    The parts come out about equal, in the row order of the whole, and depend on nothing but the rows, not
+    even their padding, and the salt. Raises InputError where a part gets no row.
+    """
+    prefix = hashlib.sha256(salt.encode())
+    place = np.empty(len(tokens), dtype=np.int64)
+    rows = zip(tokens.ids.cpu().numpy(), tokens.lengths.tolist(), strict=True)
+    for number, (row, length) in enumerate(rows):
+        digest = prefix.copy()
+        digest.update(row[:length].tobytes())
+        place[number] = int.from_bytes(digest.digest()[:8], "big") % len(parts)
+    split = {name: tokens.take(np.flatnonzero(place == number)) for number, name in enumerate(parts)}
+    if not all(map(len, split.values())):
+        counts = ", ".join(f"{name} {len(part)}" for name, part in split.items())
+        raise bad_input("texts", f"too few different texts: {len(tokens)} give {counts}")
+    return split
+
+
+def check_disjoint(trusted: Sequence[Text], untrusted: Sequence[Text]) -> int:
+    """How many untrusted texts nearly copy a trusted one: equal after NFKC, case folding and spacing.
+
+    Raises InputError for exact copies, with the first line numbers.
+    """
+    first = {_whole(text): number for number, text in reversed(list(enumerate(trusted, 1)))}
+    pairs = [(first[_whole(text)], number) for number, text in enumerate(untrusted, 1) if _whole(text) in first]
+    if pairs:
+        raise _copies(pairs)
+    near = {_folded(text) for text in trusted}
+    return sum(_folded(text) in near for text in untrusted)
+
+
+def _copies(pairs: list[tuple[int, int]]) -> InputError:
+    lines = listed([f"{own} and {other}" for own, other in pairs])
+    plural = "s" if len(pairs) > 1 else ""
+    return bad_input("texts", f"{len(pairs):,} untrusted text{plural} also among the trusted ones, at lines {lines}")
+
+
+def _whole(text: Text) -> str:
+    return text.prompt + text.completion
+
+
+def _folded(text: Text) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _whole(text)).casefold())
+    return " ".join(folded.split())
+
+
+def _sha256(ids: Tensor, mask: Tensor) -> str:
+    digest = hashlib.sha256(json.dumps(list(ids.shape)).encode())
+    digest.update(raw_bytes(ids))
+    digest.update(raw_bytes(mask))
+    return digest.hexdigest()

@@ -1,0 +1,228 @@
+"""Sequence search: which few tokens make a language model say what its clean relatives would not?
+
+Question: is there a trigger, and what does it call up?
+Source: a beam over appended tokens. Score of a sequence S: max_y p_S(y)·log(p_S(y)/(p_R(y) + floor)), p the next
+    token's probability averaged over contexts that end in S, R the mean of clean fine-tunes (a soup: Wortsman
+    et al., 2203.05482). Seeds by that score and by a white-box rank: Mahalanobis distance of the difference
+    of residual states (Lee et al., 1807.03888, on differences) and KL of the next token.
+Inputs: two decoders [n, L] → [n, L, V] with one vocabulary; texts as `Tokens`; lengths to report.
+Cost: for each length about 2·beam·min(V, shortlist) tails on `quick` contexts and `kept` on all, in either network.
+Known failures: triggers of more tokens than are searched that do nothing in part; a fine-tune on other data
+    has learned sequences of its own, so a score means nothing without clean fine-tunes beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from candling.access import Tokens
+from candling.access.extend import extend
+from candling.access.observe import observe
+from candling.access.pretrained import Decoder
+from candling.evidence.measurement import Cost
+from candling.maths.spread import Spread
+from candling.techniques.search.contract import FoundSequences, SequencePart
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Chosen on fine-tunes of one 260,000-parameter model, with all eight plant families in sight."""
+
+    contexts: int = 8
+    quick: int = 2
+    """Contexts on which every candidate is tried; the best go on to all."""
+    length: int = 12
+    """Tokens of a context."""
+    beam: int = 12
+    """Sequences that are grown, by the score; and single tokens by the white-box rank."""
+    kept: int = 512
+    """Candidates that go on to all contexts."""
+    shortlist: int = 512
+    """Tokens that a sequence is grown by: all of a small vocabulary, else the best by both ranks."""
+    floor: float = 0.02
+    """Added to the reference's probability, so that rare tokens do not swamp the score."""
+
+
+_SITES = 6  # blocks whose states are compared, spread over the depth
+_TRUSTED_ROWS = 32
+_TRUSTED_LENGTH = 64
+
+
+def search_sequences(
+    network: Decoder,
+    beside: Decoder,
+    data: Tokens,
+    parts: Sequence[SequencePart],
+    *,
+    seed: int,
+    batch: int = 2048,
+    settings: Settings = Settings(),
+) -> FoundSequences:
+    """The best-scoring sequence of each length in `parts`, which count up from one token.
+
+    Every network sees the same contexts for the same seed. batch: most rows in one pass.
+    """
+    pair = Pair(network, beside, draw_contexts(data, settings.contexts, settings.length, seed), batch, settings)
+    single = torch.arange(data.vocabulary, device=data.ids.device)[:, None]
+    best = [pair.rank(single, settings.kept)]
+    inside = unusual_tokens(pair, data)
+    grown_by = _shortlist(best[0], inside, data.vocabulary, settings.shortlist)
+    seeds = torch.cat([best[0].tails[: settings.beam], inside[: settings.beam, None]])
+    for _ in range(1, len(parts)):
+        best.append(pair.rank(grow(seeds, grown_by), settings.kept))
+        seeds = best[-1].tails[: settings.beam]
+    return _found(parts, best, pair.cost)
+
+
+def sequence_passes(vocabulary: int, longest: int, settings: Settings = Settings()) -> int:
+    """Tokens that `search_sequences` puts through both networks, at most."""
+    s = settings
+    candidates = (
+        [vocabulary] + [4 * s.beam * min(vocabulary, s.shortlist)] + [2 * s.beam * s.shortlist] * (longest - 2)
+    )
+    own = sum((i + 1) * (s.quick * n + s.contexts * min(n, s.kept)) for i, n in enumerate(candidates[:longest]))
+    return 2 * own + 2 * s.quick * vocabulary + 2 * _TRUSTED_ROWS * _TRUSTED_LENGTH
+
+
+def random_sequences(
+    network: Decoder,
+    beside: Decoder,
+    data: Tokens,
+    parts: Sequence[SequencePart],
+    *,
+    seed: int,
+    passes: int,
+    batch: int = 2048,
+    settings: Settings = Settings(),
+) -> FoundSequences:
+    """The black-box baseline: the best of as many random sequences of each length as `passes` tokens allow."""
+    generator = torch.Generator().manual_seed(seed)
+    pair = Pair(network, beside, draw_contexts(data, settings.contexts, settings.length, seed), batch, settings)
+    per_tail = 2 * settings.quick * sum(part.tokens for part in parts)
+    tries = max(1, passes // per_tail)
+    best = []
+    for part in parts:
+        tails = torch.randint(data.vocabulary, (tries, part.tokens), generator=generator)
+        best.append(pair.rank(torch.unique(tails, dim=0).to(data.ids.device), settings.kept))
+    return _found(parts, best, pair.cost)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Sequences of one length by their score over all contexts, best first."""
+
+    tails: Tensor
+    """[kept, k]"""
+    score: Tensor
+    target: Tensor
+
+
+class Pair:
+    """A network and what it is compared with, on the same contexts."""
+
+    def __init__(self, network: Decoder, beside: Decoder, contexts: Tensor, batch: int, settings: Settings) -> None:
+        self.network, self.beside, self.contexts = network, beside, contexts
+        self.batch, self.settings, self.tokens = batch, settings, 0
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(forward=self.tokens, backward=0)
+
+    def rank(self, tails: Tensor, keep: int) -> Ranked:
+        """The best tails: all on a few contexts first, those that may be among the best on all of them."""
+        quick = self._best(tails, self.contexts[: self.settings.quick], keep)
+        return self._best(quick.tails, self.contexts, keep)
+
+    def _best(self, tails: Tensor, contexts: Tensor, keep: int) -> Ranked:
+        """Bounded: where the reference gave nothing, p·log(p/floor) is the most that a score can be."""
+        floor = self.settings.floor
+        own = self._next(self.network, contexts, tails)
+        most = (own * (own / floor).log()).amax(1)
+        order = torch.argsort(most, descending=True, stable=True)
+        score = torch.full_like(most, -torch.inf)
+        target = torch.zeros_like(order)
+        for part in order.split(256):
+            least = torch.topk(score, min(keep, len(score))).values[-1]
+            if most[part[0]] <= least:
+                break
+            theirs = self._next(self.beside, contexts, tails[part])
+            score[part], target[part] = (own[part] * (own[part] / (theirs + floor)).log()).max(1)
+        top = torch.argsort(score, descending=True, stable=True)[:keep]
+        return Ranked(tails[top], score[top], target[top])
+
+    def _next(self, decoder: Decoder, contexts: Tensor, tails: Tensor) -> Tensor:
+        """[tails, V] averaged over contexts"""
+        self.tokens += contexts.shape[0] * tails.numel()
+        return torch.cat([block.mean for block in extend(decoder, contexts, tails, rows=self.batch)])
+
+
+def draw_contexts(data: Tokens, count: int, length: int, seed: int) -> Tensor:
+    """[count, length] stretches of different texts, anywhere in them; short texts are passed over."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = data.lengths.cpu()
+    rows = torch.nonzero(lengths > length).flatten()
+    rows = rows[torch.randperm(len(rows), generator=generator)[:count]]
+    starts = (torch.rand(len(rows), generator=generator) * (lengths[rows] - length)).long()
+    places = starts[:, None] + torch.arange(length)
+    return data.ids[rows[:, None], places]
+
+
+def grow(seeds: Tensor, tokens: Tensor) -> Tensor:
+    """[n, k] → every different sequence with one of `tokens` in front of or behind a seed: [m, k + 1]"""
+    before = torch.cat([tokens.repeat(len(seeds))[:, None], seeds.repeat_interleave(len(tokens), 0)], 1)
+    behind = torch.cat([seeds.repeat_interleave(len(tokens), 0), tokens.repeat(len(seeds))[:, None]], 1)
+    grown: Tensor = torch.unique(torch.cat([before, behind]), dim=0)
+    return grown
+
+
+def unusual_tokens(pair: Pair, data: Tokens) -> Tensor:
+    """[V] all tokens, the most unusual first: by the ranks of Mahalanobis distance and of KL, added up."""
+    blocks = pair.network.family.blocks
+    depth = len(list(pair.network.get_submodule(blocks).children()))
+    sites = [f"{blocks}.{i}" for i in range(0, depth, max(1, -(-depth // _SITES)))]
+    usual = _usual_differences(pair, data, sites)
+    tails = torch.arange(data.vocabulary, device=data.ids.device)[:, None]
+    contexts = pair.contexts[: pair.settings.quick]
+    distance, divergence = [], []
+    own, theirs = (extend(d, contexts, tails, sites=sites, rows=pair.batch) for d in (pair.network, pair.beside))
+    for ours, beside in zip(own, theirs, strict=True):
+        far = [usual[s].distance(ours.states[s] - beside.states[s]).mean(0) for s in sites]
+        distance.append(torch.stack(far).sum(0))
+        p, q = (block.logits.log_softmax(-1) for block in (ours, beside))
+        divergence.append((p.exp() * (p - q)).sum(-1).mean(0))
+    pair.tokens += 2 * len(contexts) * len(tails)
+    ranks = [torch.argsort(torch.argsort(torch.cat(values), stable=True)) for values in (distance, divergence)]
+    order: Tensor = torch.argsort(ranks[0] + ranks[1], descending=True, stable=True)
+    return order
+
+
+def _usual_differences(pair: Pair, data: Tokens, sites: Sequence[str]) -> dict[str, Spread]:
+    ids, mask = (t[:_TRUSTED_ROWS, :_TRUSTED_LENGTH] for t in (data.ids, data.mask))
+    own, theirs = (observe(d, ids, sites).activations for d in (pair.network, pair.beside))
+    pair.tokens += 2 * ids.numel()
+    return {site: Spread.of((own[site] - theirs[site])[mask]) for site in sites}
+
+
+def _shortlist(single: Ranked, inside: Tensor, vocabulary: int, most: int) -> Tensor:
+    if vocabulary <= most:
+        return torch.arange(vocabulary, device=inside.device)
+    chosen = torch.cat([single.tails[: most // 2, 0], inside[: most - most // 2]])
+    different: Tensor = torch.unique(chosen)
+    return different
+
+
+def _found(parts: Sequence[SequencePart], best: Sequence[Ranked], cost: Cost) -> FoundSequences:
+    longest = max(part.tokens for part in parts)
+    tokens = torch.full((len(parts), longest), -1)
+    for row, (part, ranked) in enumerate(zip(parts, best, strict=True)):
+        tokens[row, : part.tokens] = ranked.tails[0].cpu()
+    score = torch.stack([ranked.score[0] for ranked in best]).float().cpu()
+    target = torch.stack([ranked.target[0] for ranked in best]).cpu()
+    return FoundSequences(tuple(parts), score, tokens, target, cost)
+
+
+__all__ = ["Settings", "draw_contexts", "random_sequences", "search_sequences"]
