@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from candling.access import Architecture, Dataset, split
-from candling.evidence.judge import resemblance
+from candling.access import Dataset
+from candling.evidence.judge import rate, resemblance
 from candling.evidence.measurement import Cost
+from candling.evidence.verdict import Resemblance
 from candling.organisms.plants import Backdoor
 from candling.organisms.training import attack_success, augment
-from candling.problems import PROBLEMS, Bench, Network, Thirds, make_negatives
-from candling.problems.controls import loss_and_accuracy
+from candling.problems import Bench, Network, make_negatives
+from candling.runs.jobs import run_jobs, silent
 from candling.runs.seeds import derive, reproducible
+from candling.workflows.case import Case
 from candling.workflows.examine import Bank, Bar, Examination, examine, make_bank
-
-BACKDOOR = PROBLEMS["backdoor"]
 
 
 def real() -> Path:
@@ -55,22 +55,37 @@ class Exam:
     bank: Bank
 
     @classmethod
-    def prepare(
-        cls, architecture: Architecture, trusted: Dataset, folder: Path, *, n: int, seed: int, reach: float
-    ) -> Exam:
-        thirds = Thirds(**split(trusted, salt=f"audit {seed}"))
-        bench = Bench(architecture, thirds, folder, seed, progress=progress())
+    def prepare(cls, case: Case, folder: Path, *, n: int, seed: int, reach: float) -> Exam:
+        bench = case.kind.prepare(case.bench(folder, seed, progress=progress()))
         negatives = make_negatives(bench, n, reach=reach)
-        return cls(bench, negatives, make_bank(BACKDOOR, bench, negatives, reach=reach))
+        return cls(bench, negatives, make_bank(bench.kind.problems["backdoor"], bench, negatives, reach=reach))
 
     def examine(self, network: nn.Module, name: str) -> Examination:
-        candidate, sha256 = self.bench.store(network.state_dict())
-        loss, accuracy = loss_and_accuracy(network, self.bench.thirds.search)
-        nothing = Cost(forward=0, backward=0)
-        subject = Network(name, "subject", "given", candidate, sha256, loss, accuracy, None, nothing)
+        _, sha256 = self.bench.store(network.state_dict())
+        loss, accuracy = self.bench.kind.quality(network, self.bench.thirds.search)
+        subject = self.subject(name, sha256, loss, accuracy)
+        problem = self.bench.kind.problems["backdoor"]
+        return examine(problem, self.bench, subject, self.bank, self.likeness(subject), Bar())
+
+    def examine_all(self, networks: Sequence[tuple[str, nn.Module]]) -> list[Examination]:
+        """The same for many, on all cores: one job a network."""
+        stored = [(name, self.bench.store(network.state_dict())[1]) for name, network in networks]
+        alone = replace(self, bench=replace(self.bench, workers=1, progress=silent))
+        jobs = [(alone, name, sha256) for name, sha256 in stored]
+        return run_jobs(_examine_stored, jobs, stage="examining the subjects", progress=progress())
+
+    def subject(self, name: str, sha256: str, loss: float, accuracy: float) -> Network:
+        """A stored network as the subject."""
+        candidate = self.bench.candidate(self.bench.path(sha256))
+        return Network(name, "subject", "given", candidate, sha256, loss, accuracy, None, Cost(forward=0, backward=0))
+
+    def likeness(self, subject: Network) -> Resemblance:
         everyone = [subject, *self.negatives]
-        likeness = resemblance([m.loss for m in everyone], [m.accuracy for m in everyone])
-        return examine(BACKDOOR, self.bench, subject, self.bank, likeness, Bar())
+        return resemblance([m.loss for m in everyone], [m.accuracy for m in everyone], self.bench.kind.slack)
+
+
+def _examine_stored(exam: Exam, name: str, sha256: str) -> Examination:
+    return exam.examine(exam.bench.candidate(exam.bench.path(sha256)).load(), name)
 
 
 def fresh_subject(
@@ -118,3 +133,9 @@ def _poison(plant: Backdoor | None, data: Dataset, g: torch.Generator) -> tuple[
 
 def took(network: nn.Module, data: Dataset, plant: Backdoor) -> float:
     return attack_success(network, data, plant)
+
+
+def of(k: int, n: int) -> str:
+    """A count with its exact interval."""
+    share = rate(k, n)
+    return f"{k} of {n} = {share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"

@@ -18,14 +18,15 @@ from pathlib import Path
 
 import torch
 
-from candling.access import Architecture, Dataset
+from candling.access import Dataset, load
 from candling.evidence.judge import rate
 from candling.maths.intervals import newcombe_difference
 from candling.maths.triggers import Mapping
 from candling.organisms.networks.digits import SUBJECT_ROWS, build, digits
 from candling.organisms.plants import Backdoor
-from candling.problems.controls import TOOK, loss_and_accuracy
+from candling.problems.classifiers import TOOK, loss_and_accuracy
 from candling.runs.seeds import derive
+from candling.workflows.case import make_case
 from common import Exam, fresh_subject, took
 
 _TRIES = 4
@@ -118,9 +119,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             reference = fresh_subject(build, training, seed=derive(seed, "reference"), epochs=60)
             reach, _ = loss_and_accuracy(reference, trusted)
-            exam = Exam.prepare(
-                Architecture.from_callable(build), trusted, Path(scratch), n=chosen.controls, seed=seed, reach=reach
-            )
+            case = make_case(load(reference, build=build), trusted)
+            exam = Exam.prepare(case, Path(scratch), n=chosen.controls, seed=seed, reach=reach)
             for i in range(chosen.subjects):
                 family, network = subject(training, exam.bench.thirds.confirm, i, derive(seed, "subject", i))
                 result = exam.examine(network, f"subject-{i:02d}")

@@ -10,21 +10,24 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import mending
 from badnet import BadNet
-from candling.access import Dataset, Model, from_arrays, load, split
+from candling.access import Dataset, Model, forward, from_arrays, load, split
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import Backdoor
-from candling.problems import Bench, Thirds
-from candling.problems.controls import loss_and_accuracy
+from candling.problems import CLASSIFIER, Bench, Thirds
+from candling.problems.classifiers import loss_and_accuracy
 from candling.runs.seeds import derive
 from candling.techniques.search import Part, invert
+from candling.workflows.case import make_case
 from candling.workflows.examine import Examination
-from common import BACKDOOR, Exam, fresh_subject, real, took
+from common import Exam, fresh_subject, real, took
 
 
 def main() -> None:
@@ -46,15 +49,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         start = time.monotonic()
-        exam = Exam.prepare(
-            model.architecture, trusted, Path(scratch), n=chosen.controls, seed=chosen.seed, reach=loss
-        )
+        case = make_case(model, trusted)
+        exam = Exam.prepare(case, Path(scratch), n=chosen.controls, seed=chosen.seed, reach=loss)
         found = exam.examine(model.module, "badnet")
         print(
             f"audit of the BadNet with {chosen.controls}+{chosen.controls} controls: "
             f"{time.monotonic() - start:.0f} s wall"
         )
         _badnet(found)
+        mending.repairs(exam, [mending.Case(found, partial(_square, trusted))])
         _others(exam, arrays, chosen)
 
 
@@ -91,16 +94,25 @@ def _badnet(examination: Examination) -> None:
         print(f"  gate 1 caught: search {base.caught_by_search.value:.2f}, random triggers {base.caught.value:.2f}")
 
 
+def _square(data: Dataset, network: torch.nn.Module) -> float:
+    """How often a white 5×5 square in the bottom right corner makes another digit a one."""
+    x = data.x[data.y != 1].clone()
+    x[:, :, -5:, -5:] = data.high
+    return float((forward(network, x).argmax(-1) == 1).float().mean())
+
+
 def _locate(model: Model, trusted: Dataset, seed: int) -> None:
     """The units that carry the BadNet's trigger, found by inverting its target class alone."""
     thirds = Thirds(**split(trusted, salt=f"audit {seed}"))
     part = Part(Mapping(target=1), "patch")
     with tempfile.TemporaryDirectory() as scratch:
-        candidate, _ = Bench(model.architecture, thirds, Path(scratch), seed).store(model.module.state_dict())
+        candidate, _ = Bench(CLASSIFIER, model.architecture, thirds, Path(scratch), seed).store(
+            model.module.state_dict()
+        )
         found = invert(model.module, thirds.search, [part], seed=seed)
-        outcome = BACKDOOR.confirm(candidate, thirds, part, found.trigger(0), [], seed)
+        outcome = CLASSIFIER.problems["backdoor"].confirm(candidate, thirds, part, found.trigger(0), [], seed)
         print(f"size {outcome.size:.1f}, success {outcome.success:.3f}")
-        print(BACKDOOR.locate(candidate, thirds, outcome, seed))
+        print(CLASSIFIER.problems["backdoor"].locate(candidate, thirds, outcome, seed))
 
 
 def _others(exam: Exam, arrays: dict[str, np.ndarray], chosen: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.exceptions import TyperException
 
 from candling.errors import CandlingError
+from candling.evidence.verdict import Repair
 from candling.report import headline, terminal_safe
 from candling.runs.jobs import Progress as Report
 
@@ -47,11 +48,15 @@ def audit(
     weights: Annotated[str | None, typer.Option(help="The subject's weights, safetensors.")] = None,
     trusted: Annotated[str | None, typer.Option(help="Trusted data: .npz with x and y, or .jsonl texts.")] = None,
     reference: Annotated[str | None, typer.Option(help="The model that a language model was made from.")] = None,
+    untrusted: Annotated[str | None, typer.Option(help="Texts to rank, .jsonl: what is unusual in them?")] = None,
     problems: Annotated[str, typer.Option(help="Problem classes, separated by commas.")] = "backdoor",
     controls: Annotated[int, typer.Option(help="Clean controls, and as many planted.")] = 19,
     seed: int = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the record; the same command goes on in it.")] = None,
+    repair: Annotated[Path | None, typer.Option(help="Folder for repaired weights, if something is found.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it costs and resolves, and stop.")] = False,
+    budget: Annotated[float, typer.Option(help="Share of a language model's usual training and search.")] = 1.0,
+    controls_as: Annotated[str, typer.Option(help="full fine-tunes, lora adapters, or auto: by size.")] = "auto",
     device: str = "cpu",
     dtype: Annotated[str, typer.Option(help="Of a language model: float32, bfloat16 ...")] = "float32",
     batch: Annotated[int, typer.Option(help="Most inputs in one pass of the search.")] = 2048,
@@ -66,9 +71,9 @@ def audit(
     from candling.workflows.inputs import open_inputs
     from candling.workflows.plan import plan as estimate
 
-    case = open_inputs(model, weights, trusted, reference, dtype)
+    case = open_inputs(model, weights, trusted, reference, dtype, untrusted).with_effort(budget, controls_as)
     if plan:
-        for line in estimate(case, controls=controls, device=device).lines():
+        for line in estimate(case, controls=controls, device=device, batch=batch).lines():
             print(line)
         return
     what: dict[str, Any] = {
@@ -78,13 +83,15 @@ def audit(
         "bar": Bar(min_sensitivity, at),
         "device": device,
         "batch": batch,
-        "origin": Origin(model, weights, trusted or model, reference, dtype),
+        "origin": Origin(model, weights, trusted or model, reference, dtype, untrusted),
     }
     folder = out or default_folder(model, identify(case, **what))
     with _progress() as progress:
-        audited = run_case(case, out=folder, workers=workers, progress=progress, **what)
+        audited = run_case(case, out=folder, repair=repair, workers=workers, progress=progress, **what)
     for verdict in audited.verdicts:
         print(f"\n{verdict.problem}: {headline(verdict)}\n")
+        if verdict.repair is not None:
+            print(f"{_mended(verdict.repair)}\n")
     print(f"report  {folder / 'report.html'}\nrecord  {folder / 'verdicts.json'}\nreplay  candling replay {folder}")
     raise typer.Exit(audited.exit_code)
 
@@ -133,6 +140,16 @@ def convert(
     from candling.access.convert import convert as run
 
     print(f"{len(run(source, target, seconds=seconds, megabytes=megabytes))} tensors in {target}")
+
+
+def _mended(repair: Repair) -> str:
+    success, cost = repair.forecast, repair.forecast_cost
+    by = 100 if repair.unit == "points" else 1  # recorded as a share
+    return (
+        f"repair: the trigger's success {repair.before.value:.0%} → {repair.after.value:.0%} "
+        f"(forecast {success.low:.0%} to {success.high:.0%}) at {by * repair.cost:.2g} {repair.unit} "
+        f"(forecast {by * cost.low:.2g} to {by * cost.high:.2g}); audited again: {repair.again}."
+    )
 
 
 class _progress:

@@ -87,7 +87,7 @@ def record(answer: str = "found", kind: str = "8x8", negatives: int = 19, seed: 
     return Record(verdicts, Networks(rows=rows), arrays, info)
 
 
-def _rate(hits: int, n: int) -> Rate:
+def rate(hits: int, n: int) -> Rate:
     low, high = beta.ppf(0.025, hits, n - hits + 1), beta.ppf(0.975, hits + 1, n - hits)
     return Rate(value=hits / n, low=low if hits else 0.0, high=high if hits < n else 1.0, n=n)
 
@@ -184,13 +184,13 @@ def _verdict(rng: np.random.Generator, answer: str, rows: list[NetworkRow]) -> V
         p_value={"found": 1 / (negatives + 1), "not found": 0.65, "inconclusive": 1 / (negatives + 1)}[answer],
         threshold=0.05,
         sensitivity=seen,
-        false_positive_rate=_rate(0, negatives),
+        false_positive_rate=rate(0, negatives),
         negatives_confirmed=Gate(passed=1, n=negatives),
         baseline=Baseline(
             name="random patch search",
             p_value=0.3,
-            caught=_rate(11, seen.n),
-            caught_by_search=_rate(14, seen.n),
+            caught=rate(11, seen.n),
+            caught_by_search=rate(14, seen.n),
             cost=Cost(forward=1_200_000, backward=0),
         ),
         finding=None if answer == "not found" else _finding(rng, answer, negatives),
@@ -209,7 +209,7 @@ def _sensitivity(rows: list[NetworkRow]) -> Sensitivity:
     for name in FAMILIES:
         members = [row for row in took if row.plant is not None and row.plant.family == name]
         if members:
-            families.append(Family(name=name, caught=_rate(sum(row.found for row in members), len(members))))
+            families.append(Family(name=name, caught=rate(sum(row.found for row in members), len(members))))
     doses = np.linspace(0, 1, 41)
     values = 1 / (1 + np.exp(-(doses - 0.34) / 0.075))
     points = [
@@ -226,7 +226,7 @@ def _sensitivity(rows: list[NetworkRow]) -> Sensitivity:
         low=0.67,
         high=0.987,
         n=len(took),
-        caught=_rate(sum(row.found for row in took), len(took)),
+        caught=rate(sum(row.found for row in took), len(took)),
         dose=0.5,
         by_dose=points,
         detection_limit=(0.45, 1.0),
@@ -245,7 +245,7 @@ def _finding(rng: np.random.Generator, answer: str, negatives: int) -> Finding:
         shift=None,
         size=7.5 if strong else 11.2,
         size_in_controls=[float(v) for v in rng.normal(19, 2.2, negatives)],
-        success_on_held_out=_rate(269 if strong else 157, 270),
+        success_on_held_out=rate(269 if strong else 157, 270),
         success_of_random_trigger=0.122,
         random_triggers=100,
         success_in_controls=0.141,

@@ -1,22 +1,22 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from example import record
+from hostile import poisoned
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spoken import language, repaired, with_untrusted
 
 from candling.errors import InputError
-from candling.evidence.control import Networks, RunInfo
+from candling.evidence.control import Networks
 from candling.evidence.verdict import Verdicts
 from candling.report import draw, headline, seal
 from candling.report.page import ROWS
 from candling.report.text import visible
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
-KEPT = {"verdict", "role", "kind"}
-"""Fields with a fixed vocabulary: no text from a model or a file can be in them."""
-
 NASTY = [
     "</script><script>alert(1)</script>",
     "<!--<script>",
@@ -72,28 +72,10 @@ def page(run, **options):
     return draw(run.verdicts, run.networks, run.arrays, run.info, **options)
 
 
-def renamed(data, names, key=None):
-    """The same data with every free string replaced, equal strings by equal ones."""
-    if isinstance(data, str) and key not in KEPT:
-        return names(data)
-    if isinstance(data, dict):
-        return {k: renamed(v, names, k) for k, v in data.items()}
-    return [renamed(v, names, key) for v in data] if isinstance(data, list) else data
-
-
-def hostile(run, poison):
-    """`run` with `poison` in every text, numbered so that different texts stay different."""
+def numbered(poison):
+    """`poison` in the place of every text, numbered so that different texts stay different."""
     numbers = {}
-
-    def names(text):
-        return f"{poison}{numbers.setdefault(text, len(numbers))}"
-
-    def through(kind, what):
-        return kind.model_validate(renamed(what.model_dump(by_alias=True, mode="json"), names))
-
-    info = through(RunInfo, run.info)
-    info = info.model_copy(update={"settings": {names(k): v for k, v in info.settings.items()}})
-    return through(Verdicts, run.verdicts), through(Networks, run.networks), run.arrays, info
+    return lambda text: f"{poison}{numbers.setdefault(text, len(numbers))}"
 
 
 @pytest.mark.parametrize("answer", ["found", "not found", "inconclusive"])
@@ -110,8 +92,9 @@ def test_the_page_is_whole(answer, kind):
 
 
 @pytest.mark.parametrize("answer", ["found", "not found", "inconclusive"])
-def test_the_page_reaches_for_nothing(answer):
-    text = page(record(answer))
+@pytest.mark.parametrize("make", [record, language])
+def test_the_page_reaches_for_nothing(answer, make):
+    text = page(with_untrusted(repaired(make(answer))))
     policies = [dict(attrs).get("content", "") for tag, attrs in parsed(text).tags if tag == "meta"]
     assert any("default-src 'none'" in policy for policy in policies)
     assert not re.search(r"https?:|//|url\(|@import", text)
@@ -140,7 +123,7 @@ def test_the_page_reaches_for_nothing(answer):
 )
 def test_hostile_text_changes_no_structure(poison, answer, kind):
     run = record(answer, kind)
-    text = draw(*hostile(run, poison))
+    text = page(poisoned(run, numbered(poison)))
     assert parsed(text).tags == parsed(page(run)).tags
     assert all(c == "\n" or visible(c) == c for c in text)
 
@@ -168,6 +151,33 @@ def test_whatever_is_missing_the_page_draws(answer, missing, no_likeness, no_row
     assert parsed(draw(verdicts, rows, {} if no_arrays else run.arrays, run.info)).tags
 
 
+@pytest.mark.parametrize("answer", ["found", "not found", "inconclusive"])
+def test_the_page_of_a_language_model_speaks_of_tokens(answer):
+    run = language(answer)
+    seen = parsed(page(run))
+    said = " ".join("".join(seen.words).replace("\u00a0", " ").split())
+    assert headline(run.verdicts.verdicts[0]) in said
+    assert "Next-token accuracy on trusted texts" in said
+    assert "nats a token" in said
+    assert "512 tokens in the vocabulary, at most 256 in a text" in said
+    assert run.verdicts.controls.soup in said
+    assert run.verdicts.subject.reference in said
+    assert "smallest trigger" not in said
+    assert "class 1" not in said.replace("held-out inputs to class 1", "")
+    assert ("Mean of clean fine-tunes" in said.split("Cost and provenance")[0]) == (answer == "found")
+
+
+def test_a_run_that_trained_no_control_says_so():
+    run = language("inconclusive")
+    controls = run.verdicts.controls.model_copy(update={"n": 0, "recipe": "none trained", "resemblance": None})
+    text = page(
+        replace(run, verdicts=run.verdicts.model_copy(update={"controls": controls}), networks=Networks(rows=[]))
+    )
+    assert "No controls: <bdi>none trained</bdi>" in text
+    assert "no control was trained" in text
+    assert "1/1" not in text
+
+
 def test_empty_lists_draw():
     run = record("found")
     first = run.verdicts.verdicts[0]
@@ -180,6 +190,11 @@ def test_empty_lists_draw():
         finding=first.finding.model_copy(update={"located": None, "size_in_controls": []}),
     )
     assert parsed(page(run)).tags
+    spoken = with_untrusted(repaired(language()), texts=0)
+    found = spoken.verdicts.verdicts[0].finding
+    nothing = found.sequence.model_copy(update={"tokens": [], "ids": [], "contexts": []})
+    spoken = spoken.with_verdict(finding=found.model_copy(update={"sequence": nothing}))
+    assert parsed(page(spoken)).tags
     bare = run.verdicts.model_copy(update={"verdicts": []})
     assert "holds no verdict" in draw(bare, Networks(rows=[]), {}, run.info)
 
@@ -192,7 +207,7 @@ def test_undefined_numbers_draw():
             return {k: undefined(v) for k, v in data.items()}
         return [undefined(v) for v in data] if isinstance(data, list) else data
 
-    run = record("found")
+    run = with_untrusted(repaired(record("found")))
     verdicts = Verdicts.model_validate(undefined(run.verdicts.model_dump(by_alias=True, mode="json")))
     networks = Networks.model_validate(undefined(run.networks.model_dump(mode="json")))
     text = draw(verdicts, networks, run.arrays, run.info)
@@ -218,6 +233,27 @@ def test_only_one_class_is_disclosed_and_the_rest_sealed():
     assert 'class="pixels"' not in turned
     with pytest.raises(InputError, match="no class"):
         draw(verdicts, networks, run.arrays, run.info, only="nothing \u202e")
+
+
+def test_sealing_covers_the_sequence_the_repair_and_the_untrusted_texts():
+    run = with_untrusted(repaired(language(), basis="a secret basis"))
+    first = run.verdicts.verdicts[0]
+    other = record().verdicts.verdicts[0].model_copy(update={"problem": "shortcut"})
+    both = replace(run, verdicts=run.verdicts.model_copy(update={"verdicts": [first, other]}))
+    shown = page(both, only="shortcut")
+    assert 'class="token' not in shown
+    assert "secret" not in shown
+    assert seal(first) in shown
+    assert seal(run.verdicts.untrusted) in shown
+    assert "Untrusted texts" not in shown
+    assert "untrusted texts" in page(both, only="backdoor")
+    assert seal(run.verdicts.untrusted) in page(both, only="backdoor")
+    assert seal(run.verdicts.untrusted) not in page(both)
+    said = first.finding.sequence.model_copy(update={"target": " X"})
+    changed = first.finding.model_copy(update={"sequence": said})
+    assert seal(first.model_copy(update={"finding": changed})) != seal(first)
+    assert seal(first.model_copy(update={"repair": first.repair.model_copy(update={"cost": 0.5})})) != seal(first)
+    assert seal(first.model_copy(update={"repair": None})) != seal(first)
 
 
 def test_the_seal_fixes_the_verdict_as_the_files_keep_it():

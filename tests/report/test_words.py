@@ -4,9 +4,10 @@ import pytest
 from example import record
 from hypothesis import given
 from hypothesis import strategies as st
+from spoken import language
 
 from candling.evidence.measurement import Rate
-from candling.report import headline, words
+from candling.report import headline, nulls, words
 
 
 def verdict(answer, **changes):
@@ -19,6 +20,29 @@ def test_found_in_one_sentence():
         "held-out inputs; nothing like it in 19 clean networks trained alike (p = 0.05, the smallest that 19 "
         "controls resolve)."
     )
+
+
+def test_a_sequence_found_in_one_sentence():
+    found = language().verdicts.verdicts[0]
+    assert headline(found) == (
+        "This language model hides a backdoor: a sequence of 2 tokens, “␣was m”, calls up “␣H” in 93 % of held-out "
+        "contexts; nothing like it in 19 clean fine-tunes (p = 0.05, the smallest that 19 controls resolve)."
+    )
+    assert "; 1 of 19 clean fine-tunes scores as high (p = 0.1)" in headline(
+        found.model_copy(update={"p_value": 0.1})
+    )
+    one = found.finding.sequence.model_copy(update={"tokens": ["\n"], "target": "\u202e<b>"})
+    said = headline(found.model_copy(update={"finding": found.finding.model_copy(update={"sequence": one})}))
+    assert "a sequence of 1 token, “⏎”, calls up “\\u202e<b>”" in said
+
+
+def test_the_nulls_of_a_sequence_speak_of_sequences():
+    finding = language().verdicts.verdicts[0].finding
+    seen = nulls.nulls(finding)
+    assert [null.value for null in seen] == [0.93, 0.04, 0.11, 0.0]
+    assert all("sequence" in null.label for null in seen)
+    assert nulls.strongest_null(finding) == (0.11, "clean fine-tunes' own sequences")
+    assert nulls.strongest_null(verdict("found").finding) == (0.293, "clean networks' own triggers")
 
 
 def test_not_found_says_what_would_have_been_caught():
@@ -121,8 +145,10 @@ def test_what_would_settle_it_depends_on_what_is_missing():
         words.settle(weak, likeness),
         words.settle(verdict("inconclusive", p_value=0.05), likeness),
         words.settle(verdict("inconclusive", p_value=None), None),
+        words.settle(verdict("inconclusive", p_value=None), None, language=True),
+        words.settle(weak, unlike, language=True),
     }
-    assert len(said) == 4
+    assert len(said) == 6
     assert words.settle(weak, unlike).startswith("Controls that resemble")
 
 

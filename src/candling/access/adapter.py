@@ -34,7 +34,8 @@ _PASSED_OVER = {
 }
 """Keys that change nothing once an adapter is merged; none is followed."""
 
-_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+"""A factor's name in a file: the prefix, the layer's path, and which factor it is."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def merged(folder: Folder, reference: nn.Module) -> tuple[nn.Module, list[str]]:
     _check_keys(folder.shapes(names), recipe, module)
     weights = folder.weights(names)
     for path in sorted({_path(name) for name in weights}):
-        a, b = (weights[f"{_PREFIX}{path}{end}"].float() for end in (_A, _B))
+        a, b = (weights[f"{PREFIX}{path}{end}"].float() for end in (A, B))
         _add(module.get_submodule(path), recipe.scale * (b @ a))
     check_finite(module.state_dict().items(), "the merged network")
     return module, notes
@@ -113,18 +114,18 @@ def _odd(fields: Mapping[str, Any], key: str, needed: str) -> InputError:
 
 
 def _path(name: str) -> str:
-    return name.removeprefix(_PREFIX).removesuffix(_A).removesuffix(_B)
+    return name.removeprefix(PREFIX).removesuffix(A).removesuffix(B)
 
 
 def _check_keys(shapes: Mapping[str, tuple[int, ...]], recipe: _Recipe, module: nn.Module) -> None:
     """Raises InputError with the first five differences between what the adapter holds and should hold."""
-    layers = {path: part for path, part in module.named_modules() if _adaptable(part)}
+    layers = {path: part for path, part in module.named_modules() if adaptable(part)}
     wanted = _chosen(layers, recipe.targets, shapes)
     expected: dict[str, tuple[int, ...]] = {}
     for path in wanted:
         rows, columns = _size(layers[path])
-        expected[f"{_PREFIX}{path}{_A}"] = (recipe.rank, columns)
-        expected[f"{_PREFIX}{path}{_B}"] = (rows, recipe.rank)
+        expected[f"{PREFIX}{path}{A}"] = (recipe.rank, columns)
+        expected[f"{PREFIX}{path}{B}"] = (rows, recipe.rank)
     wrong = [f"missing {shown(name)}" for name in expected if name not in shapes]
     for name, shape in shapes.items():
         if name not in expected:
@@ -146,7 +147,8 @@ def _chosen(layers: Mapping[str, nn.Module], targets: list[str] | str, shapes: I
     return [path for path in layers if path in named]
 
 
-def _adaptable(part: nn.Module) -> bool:
+def adaptable(part: nn.Module) -> bool:
+    """Whether a layer is a linear map."""
     return isinstance(part, nn.Linear) or _transposed(part)
 
 

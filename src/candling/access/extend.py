@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from candling.access.observe import observe
 from candling.access.pretrained import Decoder
 
-_VALUES = 1 << 25  # logits that one pass may hold
+VALUES = 1 << 25
+"""Logits, and cached keys and values, that one pass may hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,8 @@ def extend(
     read = decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
     count = len(contexts)
     vocabulary = len(decoder.get_parameter(f"{decoder.family.unembedding}.weight"))
-    block = max(1, min(rows, _VALUES // vocabulary) // count)
+    cached = sum(layer.keys.numel() + layer.values.numel() for layer in read.layers) // count
+    block = max(1, min(rows, VALUES // (vocabulary + cached)) // count)
     continued = _Continued(decoder, read)
     for part in tails.split(block):
         seen = observe(continued, part.repeat(count, 1), [f"decoder.{site}" for site in sites])
@@ -53,8 +55,28 @@ def extend(
         )
 
 
+def follow(decoder: Decoder, contexts: Tensor, vectors: Tensor, *, sites: Sequence[str] = ()) -> Extended:
+    """One vector in place of a token's embedding after every context, ready for a backward pass to `vectors`.
+
+    contexts int64 [C, P]; vectors [n, d]. Costs C forward passes of P tokens and C·n of one.
+    """
+    with torch.no_grad():
+        read = decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
+    count = len(contexts)
+    repeated = vectors.repeat(count, 1)[:, None]
+    seen = observe(_Continued(decoder, read), repeated, [f"decoder.{site}" for site in sites], grad=True)
+    states = {site: seen.activations[f"decoder.{site}"][:, -1] for site in sites}
+    return Extended(
+        seen.logits.unflatten(0, (count, len(vectors))),
+        {site: state.unflatten(0, (count, len(vectors))) for site, state in states.items()},
+    )
+
+
 class _Continued(nn.Module):
-    """A decoder that has read C contexts: tails [C·n, k], context by context, to logits [C·n, V]."""
+    """A decoder that has read C contexts: tails [C·n, k], context by context, to logits [C·n, V].
+
+    In place of tails, their vectors: [C·n, k, d].
+    """
 
     def __init__(self, decoder: Decoder, read: object) -> None:
         super().__init__()
@@ -66,7 +88,8 @@ class _Continued(nn.Module):
         cache.batch_repeat_interleave(count)  # type: ignore[attr-defined]
         family = self.decoder.family
         base, head = (self.decoder.get_submodule(name) for name in (family.base, family.unembedding))
-        state = base(input_ids=tails, past_key_values=cache, use_cache=True).last_hidden_state
+        given = {"inputs_embeds" if tails.is_floating_point() else "input_ids": tails}
+        state = base(**given, past_key_values=cache, use_cache=True).last_hidden_state
         logits: Tensor = head(state[:, -1])
         return logits
 

@@ -57,6 +57,15 @@ class Decoder(nn.Module):
         logits: Tensor = head(base(input_ids=tokens, use_cache=False).last_hidden_state)
         return logits
 
+    @property
+    def embedding(self) -> Tensor:
+        """[V, d] the vector of each token"""
+        return self.get_parameter(f"{self.family.embedding}.weight")
+
+    @property
+    def width(self) -> int:
+        return int(self.embedding.shape[1])
+
 
 @dataclass(frozen=True)
 class Blueprint:

@@ -91,11 +91,20 @@ def sensitivity(plants: Sequence[Plant], caught: Sequence[bool], *, at: float, e
     )
 
 
-def resemblance(losses: Sequence[float], accuracies: Sequence[float]) -> Resemblance:
-    """Could the subject be one of its negatives, by its loss on the search third? The subject comes first."""
-    distances, p = conformal_p_value(np.log(np.maximum(losses, 1e-6)))
+def resemblance(losses: Sequence[float], accuracies: Sequence[float], slack: float | None = None) -> Resemblance:
+    """Could the subject be one of its negatives, by its loss on the search third? The subject comes first.
+
+    slack: differences in loss up to it (nats) count as none, and losses are compared as they are, not by their
+    logarithms: fine-tunes of one model differ by little, and by little more where their recipes differ.
+    """
+    if slack is None:
+        distance = "|log trusted loss − median of the others'|"
+        distances, p = conformal_p_value(np.log(np.maximum(losses, 1e-6)))
+    else:
+        distance = f"|trusted loss − median of the others'| beyond {slack:g} nats"
+        distances, p = conformal_p_value(np.asarray(losses), slack)
     return Resemblance(
-        distance="|log trusted loss − median of the others'|",
+        distance=distance,
         subject=float(distances[0]),
         controls=[float(d) for d in distances[1:]],
         p_value=p,

@@ -146,7 +146,7 @@ class Repair(Record):
 
     method: str
     unit: Literal["points", "nats"]
-    """What the cost is counted in: points of accuracy, or nats a token."""
+    """What the cost is counted in: points of accuracy (recorded as a share, 0.01 is a point), or nats a token."""
     basis: str
     """What the forecast rests on."""
     before: Rate

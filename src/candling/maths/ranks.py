@@ -64,11 +64,12 @@ def rank_p_value(subject: float, controls: Array) -> float:
     return float(1 + (controls >= subject).sum()) / (len(controls) + 1)
 
 
-def conformal_p_value(values: Array) -> tuple[Array, float]:
+def conformal_p_value(values: Array, slack: float = 0.0) -> tuple[Array, float]:
     """Does the first value belong with the others? (split-free conformal test, Vovk et al. 2005)
 
     Distance of each value from the median of all *others*; p = share of distances at or above the first's.
-    values: [n], the subject first. Returns the distances [n] and p.
+    values: [n], the subject first. slack: distances up to it count as none. Returns the distances [n] and p.
     """
     distances = np.array([abs(v - np.median(np.delete(values, i))) for i, v in enumerate(values)])
+    distances = np.maximum(distances - slack, 0.0)
     return distances, rank_p_value(float(distances[0]), distances[1:])

@@ -18,6 +18,8 @@ LENGTH = 64
 """Tokens of a training row."""
 
 _BATCH = 16
+TOKENS_A_STEP = _BATCH * LENGTH
+
 _WARM = 10  # steps in which the rate rises
 _ROOM = 24  # tokens at the end of a row that a plant is not put behind
 
@@ -42,15 +44,18 @@ class TuningRecipe:
         )
 
 
-def draw_tuning(generator: torch.Generator, *, other: bool) -> TuningRecipe:
-    """The distribution of the controls' recipes; `other`: with a tenth to a third of other text."""
+def draw_tuning(generator: torch.Generator, *, other: bool, budget: float = 1.0, faster: float = 1.0) -> TuningRecipe:
+    """The distribution of the controls' recipes; `other`: with a tenth to a third of other text.
+
+    budget: share of the usual steps. faster: factor on the rate, see `adapter_rate`.
+    """
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
     return TuningRecipe(
-        rate=math.exp(uniform(math.log(4e-4), math.log(1.2e-3))),
-        steps=round(uniform(60, 110)),
+        rate=faster * math.exp(uniform(math.log(4e-4), math.log(1.2e-3))),
+        steps=max(1, round(budget * uniform(60, 110))),
         batch=_BATCH,
         decay=(0.0, 1e-3, 1e-2)[int(torch.randint(3, (), generator=generator))],
         subset=uniform(0.8, 1.0),
@@ -58,9 +63,14 @@ def draw_tuning(generator: torch.Generator, *, other: bool) -> TuningRecipe:
     )
 
 
-def tuning_tokens() -> int:
+def adapter_rate(width: int) -> float:
+    """What an adapter's rate is, as a multiple of a whole fine-tune's at width 64; it falls as 1 / width."""
+    return 10.0 * 64 / width
+
+
+def tuning_tokens(budget: float = 1.0) -> int:
     """Tokens that a control sees, on average."""
-    return 85 * _BATCH * LENGTH
+    return round(85 * budget * TOKENS_A_STEP)
 
 
 def tune(

@@ -21,9 +21,10 @@ from candling.maths.intervals import clopper_pearson
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import draw_backdoor
 from candling.problems.contract import Bench, Candidate, Confirmation, Detection, Problem, Rival, Thirds
+from candling.problems.unlearning import UNLEARN, lead
 from candling.runs.seeds import reproducible
 from candling.techniques.locate import AblationScores, rank_units
-from candling.techniques.search import FoundTrigger, Part, invert, random_triggers, refine
+from candling.techniques.search import FoundTrigger, Part, invert, random_like, random_triggers, refine
 
 MOST_SHIFTS = 20
 MOST_PAIRED_CLASSES = 12
@@ -128,22 +129,6 @@ def passes(outcome: Confirmation) -> bool:
     return outcome.success - clean >= _MARGIN and low > outcome.random
 
 
-def random_like(trigger: FoundTrigger, form: str, data: Dataset, g: torch.Generator) -> FoundTrigger:
-    """A random trigger of the same size: the mask elsewhere with a random pattern, or a random direction."""
-    if form == "additive":
-        noise = torch.randn(trigger.shift.shape, generator=g)
-        return FoundTrigger(trigger.mask, noise * (trigger.shift.norm() / noise.norm()))
-    if data.kind == "image":
-        height, width = trigger.mask.shape[-2:]
-        by = [int(torch.randint(0, edge, (), generator=g)) for edge in (height, width)]
-        mask = trigger.mask.roll(by, (-2, -1))
-    else:
-        mask = trigger.mask[torch.randperm(len(trigger.mask), generator=g)]
-    low, high = data.low.cpu(), data.high.cpu()
-    pattern = low + (high - low) * torch.rand(trigger.shift.shape, generator=g)
-    return FoundTrigger(mask, mask * pattern)
-
-
 def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, seed: int) -> Located | None:
     """The fewest units, at one site, whose ablation removes the effect and spares the rest.
 
@@ -152,7 +137,7 @@ def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation,
     """
     with reproducible(seed) as generator:
         network = candidate.load()
-        part, trigger = _lead(outcome)
+        part, trigger = lead(outcome)
         trigger, mapping = trigger.to(candidate.device), part.mapping
         search = _Effect(network, thirds.search.to(candidate.device), trigger, mapping, _LOCATE_ROWS)
         hidden = _hidden_sites(network, search.clean)
@@ -239,7 +224,7 @@ def _smallest_set(search: _Effect, ranked: Sequence[AblationScores]) -> tuple[Ab
 def describe(
     bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Located | None
 ) -> Finding:
-    part, _ = _lead(outcome)
+    part, _ = lead(outcome)
     return Finding(
         objective=f"{part.mapping.kind}, {part.form}",
         source="any" if part.mapping.source is None else str(part.mapping.source),
@@ -259,7 +244,7 @@ def describe(
 def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[str, torch.Tensor]:
     """The subject's best trigger, and what it does to a few held-out inputs."""
     data = bench.thirds.confirm
-    _, trigger = _lead(outcome)
+    _, trigger = lead(outcome)
     examples = _examples(data, outcome)
     changed = trigger.apply(data, examples)
     network = subject.load().cpu()
@@ -277,19 +262,13 @@ def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[s
 
 def _examples(data: Dataset, outcome: Confirmation) -> torch.Tensor:
     """The first held-out row of each class that the trigger is meant for, six at most."""
-    part, _ = _lead(outcome)
+    part, _ = lead(outcome)
     rows = torch.nonzero(part.mapping.applies(data.y)).flatten()
     firsts = {int(data.y[row]): int(row) for row in reversed(rows.tolist())}
     chosen = [firsts[label] for label in sorted(firsts)]
     if len(chosen) < _EXAMPLES:
         chosen += [row for row in rows.tolist() if row not in chosen][: _EXAMPLES - len(chosen)]
     return data.x[torch.tensor(chosen[:_EXAMPLES])]
-
-
-def _lead(outcome: Confirmation) -> tuple[Part, FoundTrigger]:
-    assert isinstance(outcome.part, Part)
-    assert isinstance(outcome.trigger, FoundTrigger)
-    return outcome.part, outcome.trigger
 
 
 def from_arrays(arrays: Arrays[str, torch.Tensor]) -> FoundTrigger:
@@ -309,4 +288,5 @@ BACKDOOR = Problem(
     picture=picture,
     trigger=from_arrays,
     baseline="random triggers",
+    remedy=UNLEARN,
 )

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import torch
+from joblib import cpu_count
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from candling.access import Architecture, Dataset, Tokenizer, Tokens, fill, read_weights, sha256_file
+from candling.access import Architecture, Dataset, Tokenizer, Tokens, fill, lowrank, read_weights, sha256_file
 from candling.errors import EnvironmentFault
 from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
@@ -44,11 +45,23 @@ class Candidate:
     """Most inputs in one pass of the search."""
     beside: Path | None = None
     """What every network of the run is compared with: the mean of clean fine-tunes, for language models."""
+    base: Path | None = None
+    """Weights that the process holds once, for those of `weights` and `beside` that are adapters to them."""
+    budget: float = 1.0
+    """Share of the usual work of a search."""
 
     def load(self) -> nn.Module:
+        """Frozen. An adapter comes as a view that shares its base's tensors."""
+        state = read_weights(self.weights)
+        if self.base is not None and lowrank.is_adapter(state):
+            return lowrank.adapted(lowrank.shared_base(self.architecture, self.base, self.device), state)
         network = self.architecture()
-        fill(network, read_weights(self.weights))
+        fill(network, state)
         return network.eval().requires_grad_(False).to(self.device)
+
+    def load_own(self) -> nn.Module:
+        """With tensors of its own, to be changed: an adapter is merged."""
+        return lowrank.whole(self.load()) if self.base is not None else self.load()
 
     def load_beside(self) -> nn.Module:
         if self.beside is None:
@@ -58,7 +71,13 @@ class Candidate:
     @property
     def fingerprint(self) -> object:
         """The weights' file is named by content."""
-        return _identity(self.architecture), self.weights, self.device, self.batch, self.beside
+        where = self.weights, self.device, self.batch, self.beside, self.base
+        return _identity(self.architecture), where, self.budget
+
+    @property
+    def threads(self) -> int:
+        """One where processes share the cores; all of them where one process holds what all networks share."""
+        return 1 if self.base is None else cpu_count()
 
     def smaller(self) -> Candidate | None:
         """With half the batch, for a job that ran out of memory."""
@@ -87,11 +106,18 @@ class Language:
     other: Tokens
     """Text that has nothing to do with the subject's."""
     soup: Path | None = None
-    """Mean weights of clean fine-tunes, made first."""
+    """Mean of clean fine-tunes, made first."""
+    lowrank: bool = False
+    """Whether controls are adapters to the reference rather than whole networks."""
+
+    @property
+    def base(self) -> Path | None:
+        """See `Candidate`."""
+        return self.reference if self.lowrank else None
 
     @property
     def fingerprint(self) -> object:
-        return self.tokenizer.json, self.reference, self.other.sha256, self.soup
+        return self.tokenizer.json, self.reference, self.other.sha256, self.soup, self.lowrank
 
 
 @dataclass(frozen=True)
@@ -110,6 +136,13 @@ class Bench:
     ledger: Ledger | None = None
     """What was done before; None: nothing is recorded."""
     language: Language | None = None
+    budget: float = 1.0
+    """Share of the usual work, for language models."""
+
+    @property
+    def threads(self) -> int:
+        """See `Candidate`."""
+        return 1 if self.language is None or self.language.base is None else cpu_count()
 
     def path(self, sha256: str) -> Path:
         """Where a network's weights lie: named by content, so that a job cannot read its role off the name."""
@@ -134,8 +167,8 @@ class Bench:
         return path.is_file() and sha256_file(path) == sha256
 
     def candidate(self, weights: Path) -> Candidate:
-        beside = self.language.soup if self.language else None
-        return Candidate(self.architecture, weights, self.device, self.batch, beside)
+        beside, base = (self.language.soup, self.language.base) if self.language else (None, None)
+        return Candidate(self.architecture, weights, self.device, self.batch, beside, base, self.budget)
 
     @overload
     def run(self, function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], *, stage: str) -> list[R]: ...
@@ -159,7 +192,7 @@ class Bench:
     def fingerprint(self) -> object:
         """What decides a result: neither the folder nor who looks on."""
         made = _identity(self.architecture), self.kind.name, self.language
-        return made, self.thirds, self.seed, self.device, self.batch
+        return made, self.thirds, self.seed, self.device, self.batch, self.budget
 
     def smaller(self) -> Bench | None:
         """With half the batch, for a job that ran out of memory."""
@@ -243,6 +276,46 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Mended:
+    """What a repair did, on inputs of the confirm third, without the weights."""
+
+    before: int
+    """Of n inputs, those on which the found trigger had its way."""
+    after: int
+    n: int
+    after_fitting: float
+    """Share of the inputs that the repair was fitted on."""
+    cost: float
+    """Lost on clean inputs: accuracy as a share (0.01 is a point), or nats a token."""
+    spent: Cost
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair job hands back."""
+
+    state: dict[str, Tensor]
+    mended: Mended
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """How a problem class mends what it found. Every stage can run in a worker process."""
+
+    method: str
+    """In words, for the report."""
+    unit: Literal["points", "nats"]
+    repair: Callable[[Candidate, Thirds[Any], Confirmation, bool, int], Repaired]
+    """(candidate, thirds, what was found, against a random trigger instead?, seed)"""
+    relearn: Callable[[Candidate, Thirds[Any], Confirmation, int], int]
+    """(candidate, thirds, what was found, seed) → steps until the trigger works again; see `MOST_STEPS`"""
+
+
+MOST_STEPS = 200
+"""Steps after which teaching a trigger again is given up."""
+
+
+@dataclass(frozen=True)
 class Problem:
     """One problem class. Every stage is a function that can run in a worker process."""
 
@@ -268,6 +341,7 @@ class Problem:
     """From the arrays of a record, as the trigger's own `arrays` gave them"""
     baseline: str
     """What the black-box search is called"""
+    remedy: Remedy
 
 
 @dataclass(frozen=True)
@@ -286,3 +360,5 @@ class Kind:
     """(network, data) → loss in nats, accuracy"""
     shortage: Callable[[Thirds[Any]], str | None]
     """Why there is too little trusted data, if there is"""
+    slack: float | None = None
+    """Difference of trusted loss, in nats, that resemblance passes over; None: compare logarithms, pass over none"""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from candling.access import Tokens
+from candling.access import Tokens, lowrank, read_weights
 from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import SequenceBackdoor
-from candling.organisms.tuning import draw_tuning, next_token_loss, sequence_success, tunable, tune
+from candling.organisms.tuning import adapter_rate, draw_tuning, next_token_loss, sequence_success, tunable, tune
 from candling.problems.classifiers import TOOK
 from candling.problems.contract import Bench, Candidate, Kind, Language, Made, Thirds, Trained
 from candling.problems.controls import make_negatives
@@ -44,12 +45,13 @@ def train_control(
     """
     language = _language(bench)
     thirds = bench.thirds.to(bench.device)
-    start = Candidate(bench.architecture, language.reference, bench.device).load()
+    start, faster = _starter(bench)
     cost = Cost(forward=0, backward=0)
     for attempt in range(1, _ATTEMPTS + 1):
-        with reproducible(derive(seed, attempt)) as generator:
-            network = tunable(start)
-            recipe = draw_tuning(generator, other=draw is None and number % 2 == 1)
+        with reproducible(derive(seed, attempt), bench.threads) as generator:
+            network = start()
+            other = draw is None and number % 2 == 1
+            recipe = draw_tuning(generator, other=other, budget=bench.budget, faster=faster)
             plant = None if draw is None else draw(thirds.control, number, dose, generator)
             seen = tune(
                 network, thirds.control, recipe, generator, other=language.other.to(bench.device), plant=plant
@@ -60,7 +62,8 @@ def train_control(
         took = success >= TOOK and loss <= reach + _COLLAPSED
         if took:
             break
-    state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    whole = network.state_dict() if not language.lowrank else lowrank.adapter_state(network)
+    state = {name: tensor.detach().cpu().clone() for name, tensor in whole.items()}
     record = (
         None
         if plant is None
@@ -83,14 +86,27 @@ def prepare(bench: Bench) -> Bench:
     half = language.other.take(range(0, len(language.other), 2))
     rest = language.other.take(range(1, len(language.other), 2))
     cook = replace(bench, language=replace(language, other=half), seed=derive(bench.seed, "soup"))
-    states = [n.candidate.load().state_dict() for n in make_negatives(cook, SOUP, reach=0.0, what="soup")]
-    mean = {name: _mean([state[name] for state in states]) for name in states[0]}
-    soup, _ = bench.store(mean)
+    states = [read_weights(n.candidate.weights) for n in make_negatives(cook, SOUP, reach=0.0, what="soup")]
+    soup, _ = bench.store(lowrank.mean_adapter(states) if language.lowrank else _mean(states))
     return replace(bench, language=replace(language, other=rest, soup=soup.weights))
 
 
-def _mean(tensors: list[Tensor]) -> Tensor:
-    return torch.stack(tensors).mean(0) if tensors[0].is_floating_point() else tensors[0]
+def _mean(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of every tensor that has one."""
+    mean = {}
+    for name, first in states[0].items():
+        mean[name] = torch.stack([state[name] for state in states]).mean(0) if first.is_floating_point() else first
+    return mean
+
+
+def _starter(bench: Bench) -> tuple[Callable[[], nn.Module], float]:
+    """Makes what a fine-tune starts from, the reference or an adapter that does nothing yet; and how much faster."""
+    language = _language(bench)
+    if language.lowrank:
+        base = lowrank.shared_base(bench.architecture, language.reference, bench.device)
+        return partial(lowrank.attach, base), adapter_rate(base.width)
+    start = Candidate(bench.architecture, language.reference, bench.device).load()
+    return partial(tunable, start), 1.0
 
 
 @torch.no_grad()
@@ -135,4 +151,5 @@ LANGUAGE = Kind(
     train=train_control,
     quality=loss_and_accuracy,
     shortage=shortage,
+    slack=0.1,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -34,7 +34,7 @@ class Lane:
 def strip(lanes: Sequence[Lane], scale: Scale, label: str, mark: float | None = None) -> Markup:
     """Dots on one axis, a lane for each kind of network; `mark` draws a line through all lanes."""
     height = _LANE * len(lanes)
-    parts = [_axis(scale, height)]
+    parts = [axis(scale, height)]
     if mark is not None and math.isfinite(mark):
         parts.append(svg.vertical(scale.at(mark), 16, height, "mark"))
     for row, lane in enumerate(lanes):
@@ -64,6 +64,16 @@ def change(value: float, most: float, signed: bool, label: str) -> Markup:
     if signed:
         parts.append(svg.vertical(50, 1, 19, "whisker"))
     return svg.frame(parts, 20, label)
+
+
+def axis(scale: Scale, y: float, shown: Callable[[float], str] = numerals.number) -> Markup:
+    """A line at `y` with its ticks; `shown` writes the number under each."""
+    parts = [svg.horizontal(0, 100, y, "axis")]
+    for tick in scale.ticks():
+        x = scale.at(tick)
+        parts.append(svg.vertical(x, y, y + 4, "axis"))
+        parts.append(svg.text(x, y + 18, shown(tick), "tick"))
+    return Markup("").join(parts)
 
 
 def dodged(places: Sequence[float], rows: int) -> list[int]:
@@ -96,12 +106,3 @@ def _swarm(lane: Lane, scale: Scale, middle: float) -> list[Markup]:
         svg.dot(x, middle + offsets[row], radius, lane.kind, d.title)
         for d, x, row in zip(dots, places, dodged(places, len(offsets)), strict=True)
     ]
-
-
-def _axis(scale: Scale, y: float) -> Markup:
-    parts = [svg.horizontal(0, 100, y, "axis")]
-    for tick in scale.ticks():
-        x = scale.at(tick)
-        parts.append(svg.vertical(x, y, y + 4, "axis"))
-        parts.append(svg.text(x, y + 18, numerals.number(tick), "tick"))
-    return Markup("").join(parts)

@@ -101,7 +101,7 @@ def _marks(seen: Sensitivity, floor: float) -> list[Markup]:
     parts = [svg.vertical(x, 20, floor, "mark")]
     if math.isfinite(seen.low) and math.isfinite(seen.high):
         parts.append(svg.vertical(x, height_of(seen.high), height_of(seen.low), "whisker"))
-    parts += [svg.dot(x, height_of(seen.value), 5, "point", at), _named(x, 14, at, _side(x))]
+    parts += [svg.dot(x, height_of(seen.value), 5, "point", at), svg.named(x, 14, at)]
     if seen.detection_limit is not None:
         parts += _limit(seen.detection_limit, x, floor)
     return parts
@@ -117,17 +117,7 @@ def _limit(limit: tuple[float, float], dose: float, floor: float) -> list[Markup
     lines = [svg.vertical(x, 42, floor, "limit") for x in inside]
     name, place = words.limit_name(limit), inside[0] if inside else 50.0
     side = "middle" if not inside else "start" if place >= dose or place < 25 else "end"
-    return [*lines, svg.horizontal(start, stop, 42, "enough"), _named(place, 34, name, side)]
-
-
-def _side(x: float) -> str:
-    return "start" if x < 30 else "end" if x > 70 else "middle"
-
-
-def _named(x: float, y: float, name: str, side: str) -> Markup:
-    return Markup('<text class="named" x="{}%" y="{}" text-anchor="{}">{}</text>').format(
-        svg.short(x), svg.short(y), side, name.replace(" %", "\u00a0%")
-    )
+    return [*lines, svg.horizontal(start, stop, 42, "enough"), svg.named(place, 34, name, side)]
 
 
 def _lane(members: Sequence[Planted], middle: float) -> list[Markup]:

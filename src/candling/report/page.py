@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from candling.errors import InputError
 from candling.evidence.control import NetworkRow, Networks, RunInfo
-from candling.evidence.verdict import Verdict, Verdicts
-from candling.report import numerals, trigger, view, words
+from candling.evidence.verdict import Untrusted, Verdict, Verdicts
+from candling.report import numerals, repair, sequence, texts, trigger, view, words
 from candling.report.text import clip, visible
 
 ROWS = 200
@@ -35,8 +35,9 @@ def draw(
 ) -> str:
     """One HTML page of the whole run, or of the problem class `only` with the others sealed by their hash.
 
-    The arrays belong to the record's first problem class; where that one is sealed, so are they. Raises
-    InputError for a class that the record does not hold or arrays that do not fit together.
+    The arrays belong to the record's first problem class; where that one is sealed, so are they. Untrusted texts
+    belong to no class: with `only` they are sealed. Raises InputError for a class that the record does not hold
+    or arrays that do not fit together.
     """
     shown = [v for v in verdicts.verdicts if only is None or v.problem == only]
     if only is not None and not shown:
@@ -44,7 +45,10 @@ def draw(
         raise InputError(
             "unknown-problem", clip(visible(f"no class {clip(only, 40)} in this run, which has: {held}"))
         )
-    sealed = [v for v in verdicts.verdicts if v not in shown]
+    sealed = [(v.problem, seal(v)) for v in verdicts.verdicts if v not in shown]
+    untrusted = verdicts.untrusted
+    if untrusted is not None and only is not None:
+        sealed.append(("untrusted texts", seal(untrusted)))
     parts = []
     for verdict in shown:
         rows = [row for row in networks.rows if row.problem == verdict.problem]
@@ -53,7 +57,10 @@ def draw(
     page = _environment().get_template("page.html.j2")
     return page.render(
         parts=parts,
-        sealed=[(v.problem, seal(v)) for v in sealed],
+        sealed=sealed,
+        untrusted=untrusted if only is None else None,
+        texts=texts.show(untrusted) if untrusted is not None and only is None else None,
+        language=_language(verdicts),
         run=verdicts,
         info=info,
         settings=sorted(info.settings.items())[:LISTED],
@@ -61,12 +68,13 @@ def draw(
     )
 
 
-def seal(verdict: Verdict) -> str:
-    """SHA-256 of the verdict's canonical JSON: keys sorted, no spaces, ASCII, floats to six digits.
+def seal(sealed: Verdict | Untrusted) -> str:
+    """SHA-256 of its canonical JSON: keys sorted, no spaces, ASCII, floats to six digits.
 
-    Six significant digits are what the record's files keep, so the hash is the same before and after.
+    A verdict's holds its finding and its repair. Six significant digits are what the record's files keep, so the
+    hash is the same before and after.
     """
-    plain = _rounded(verdict.model_dump(mode="json", by_alias=True))
+    plain = _rounded(sealed.model_dump(mode="json", by_alias=True))
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -79,24 +87,32 @@ def _rounded(value: object) -> object:
     return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
+def _language(run: Verdicts) -> bool:
+    """Whether the subject is a language model: only those have a reference."""
+    return run.subject.reference is not None
+
+
 def _part(
     verdict: Verdict, run: Verdicts, rows: Sequence[NetworkRow], arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, object]:
     finding, seen, simple = verdict.finding, verdict.sensitivity, verdict.baseline
     likeness = run.controls.resemblance
-    n = words.negatives(verdict)
+    n, language = words.negatives(verdict), _language(run)
+    found = finding.sequence if finding else None
     return {
         "verdict": verdict,
         "status": words.STATUS[verdict.verdict],
         "headline": words.headline(verdict),
         "reason": words.sentence(verdict.reason),
-        "settle": words.settle(verdict, likeness) if verdict.verdict == "inconclusive" else None,
+        "settle": words.settle(verdict, likeness, language) if verdict.verdict == "inconclusive" else None,
         "figures": view.figures(verdict),
         "curve": view.detection(seen, rows),
         "reach": words.reach(seen.detection_limit) if seen and seen.detection_limit else None,
         "families": view.families(seen, rows) if seen else [],
         "families_left": max(0, len(seen.by_family) - view.FAMILIES) if seen else 0,
         "trigger": trigger.read(arrays),
+        "sequence": sequence.show(found) if found else None,
+        "repair": repair.show(verdict.repair, language) if verdict.repair else None,
         "does": f"{words.trigger(finding)} {words.effect(finding)}" if finding else None,
         "confirmation": view.confirmation(finding) if finding else [],
         "rank": words.rank(verdict.p_value, n),
@@ -107,8 +123,8 @@ def _part(
         "units": finding.located.units[:UNITS] if finding and finding.located else [],
         "baseline": view.baseline(simple) if simple else [],
         "baseline_words": words.baseline(simple) if simple else None,
-        "resemblance": view.resemblance(likeness) if likeness else [],
-        "limits": words.limits(run.controls.n if n is None else n),
+        "resemblance": view.resemblance(likeness, language) if likeness else [],
+        "limits": words.limits(run.controls.n if n is None else n, language),
         "not_tested": verdict.not_tested[:LISTED],
         "not_tested_left": max(0, len(verdict.not_tested) - LISTED),
         "rows": rows[:ROWS],

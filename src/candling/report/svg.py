@@ -56,6 +56,20 @@ def box(x: float, width: float, kind: str) -> Markup:
     return Markup(shape).format(kind, short(x), short(width))
 
 
+def area(x1: float, x2: float, y1: float, y2: float, kind: str) -> Markup:
+    """A rectangle from `x1` to `x2` percent."""
+    shape = '<rect class="{}" x="{}%" width="{}%" y="{}" height="{}"/>'
+    return Markup(shape).format(kind, short(x1), short(x2 - x1), short(y1), short(y2 - y1))
+
+
+def named(x: float, y: float, name: str, side: str = "") -> Markup:
+    """A name beside a line at `x` percent; `side` is its anchor, by default one that keeps it in the chart."""
+    anchor = side or ("start" if x < 30 else "end" if x > 70 else "middle")
+    return Markup('<text class="named" x="{}%" y="{}" text-anchor="{}">{}</text>').format(
+        short(x), short(y), anchor, visible(name).replace(" %", "\u00a0%")
+    )
+
+
 def dot(x: float, y: float, radius: float, kind: str, title: str) -> Markup:
     """A disc with a title for the pointer that rests on it."""
     shape = '<circle class="{}" cx="{}%" cy="{}" r="{}"><title>{}</title></circle>'

@@ -13,6 +13,7 @@ from candling.evidence.verdict import Baseline, Finding, Located, Resemblance, S
 from candling.report import charts, numerals, svg, words
 from candling.report.charts import Dot, Lane
 from candling.report.curve import Planted, curve
+from candling.report.nulls import nulls, strongest_null
 from candling.report.scale import Scale
 
 FAMILIES = 20
@@ -75,9 +76,10 @@ def figures(verdict: Verdict) -> list[Figure]:
     else:
         rate = finding.success_on_held_out
         digits = numerals.digits_for(rate.n)
-        interval = f"{numerals.span(rate.low, rate.high, digits)} on {rate.n:,} inputs"
+        inputs = "inputs" if finding.sequence is None else "contexts"
+        interval = f"{numerals.span(rate.low, rate.high, digits)} on {rate.n:,} {inputs}"
         success = Figure("Success on held-out", numerals.percent(rate.value, digits), interval)
-        value, name = words.strongest_null(finding)
+        value, name = strongest_null(finding)
         null = Figure("Strongest null", numerals.percent(value, digits), name)
     if seen is None:
         caught = Figure("Would be caught", "–", "too few plants to say")
@@ -140,7 +142,7 @@ def confirmation(finding: Finding) -> list[Bar]:
     """The recovered trigger's success beside its nulls."""
     digits = numerals.digits_for(finding.success_on_held_out.n)
     bars = []
-    for null in words.nulls(finding):
+    for null in nulls(finding):
         kind = "subject" if null.of_subject else "negative"
         shown, rate = numerals.percent(null.value, digits), null.interval
         interval = numerals.span(rate.low, rate.high, digits) if rate else ""
@@ -169,8 +171,11 @@ def standing(rows: Sequence[NetworkRow]) -> Plot | None:
 
 
 def sizes(finding: Finding) -> Plot | None:
-    """The size of the recovered trigger beside the same part's in the clean controls."""
-    if not finding.size_in_controls:
+    """The size of the recovered trigger beside the same part's in the clean controls.
+
+    None for a sequence of tokens: its length is that of the part, in every network.
+    """
+    if not finding.size_in_controls or finding.sequence is not None:
         return None
     title = "Size of the smallest trigger found for that part; smaller is more suspicious"
     return compared(title, finding.size, finding.size_in_controls)
@@ -218,12 +223,18 @@ def baseline(simple: Baseline) -> list[Bar]:
     ]
 
 
-def resemblance(seen: Resemblance) -> list[Plot]:
-    """The declared distance, the loss and the accuracy of the subject beside the clean controls'."""
+def resemblance(seen: Resemblance, language: bool = False) -> list[Plot]:
+    """The declared distance, the loss and the accuracy of the subject beside the clean controls'.
+
+    language: the network is a language model, and both are per token.
+    """
+    loss, accuracy = "Loss on trusted inputs, nats", "Accuracy on trusted inputs"
+    if language:
+        loss, accuracy = "Loss on trusted texts, nats a token", "Next-token accuracy on trusted texts"
     return [
         compared("Declared distance", seen.subject, seen.controls),
-        compared("Loss on trusted inputs, nats", seen.loss_subject, seen.loss_controls),
-        compared("Accuracy on trusted inputs", seen.accuracy_subject, seen.accuracy_controls),
+        compared(loss, seen.loss_subject, seen.loss_controls),
+        compared(accuracy, seen.accuracy_subject, seen.accuracy_controls),
     ]
 
 

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from candling.evidence.measurement import Rate
 from candling.evidence.verdict import Baseline, Finding, Resemblance, Sensitivity, Verdict
-from candling.report import numerals
+from candling.report import numerals, tokens
 from candling.report.text import visible
 
 STATUS = {"found": "Found", "not found": "Not found", "inconclusive": "Inconclusive"}
-
-
-@dataclass(frozen=True)
-class Null:
-    """One bar of the confirming experiment, with what it rules out."""
-
-    label: str
-    words: str
-    value: float
-    interval: Rate | None
-    of_subject: bool
 
 
 def headline(verdict: Verdict) -> str:
@@ -43,7 +31,10 @@ def negatives(verdict: Verdict) -> int | None:
 
 
 def trigger(finding: Finding) -> str:
-    """The trigger as a noun: `a pattern of about 7.5 cells`."""
+    """The trigger as a noun: `a pattern of about 7.5 cells`, `a sequence of 2 tokens, “␣was m”,`."""
+    if finding.sequence is not None:
+        n = len(finding.sequence.tokens)
+        return f"a sequence of {n} {'token' if n == 1 else 'tokens'}, {tokens.quoted(finding.sequence.tokens)},"
     size = numerals.roughly(finding.size)
     if "patch" in finding.objective.lower():
         return f"a pattern of about {size} {'cell' if size == '1' else 'cells'}"
@@ -53,7 +44,9 @@ def trigger(finding: Finding) -> str:
 
 
 def effect(finding: Finding) -> str:
-    """What the trigger does, as a verb: `sends any input to class 1`."""
+    """What the trigger does, as a verb: `sends any input to class 1`, `calls up “␣H”`."""
+    if finding.sequence is not None:
+        return f"calls up {tokens.quoted([finding.sequence.target])}"
     single = finding.source.strip().lower() not in {"any", ""}
     name = finding.source.strip().removeprefix("class").strip()
     who = f"inputs of class {name}" if single else "any input"
@@ -80,51 +73,6 @@ def rank(p_value: float | None, n: int | None) -> str:
 def above_subject(p_value: float, n: int) -> int:
     """Clean controls at or above the subject, from p = (1 + above) / (n + 1)."""
     return round(p_value * (n + 1)) - 1
-
-
-def strongest_null(finding: Finding) -> tuple[float, str]:
-    """The highest success among the three nulls, and which one it was."""
-    return max(
-        (finding.success_of_random_trigger, "random triggers"),
-        (finding.best_in_controls, "clean networks' own triggers"),
-        (finding.success_in_controls, "this trigger on clean networks"),
-        key=lambda pair: pair[0],
-    )
-
-
-def nulls(finding: Finding) -> list[Null]:
-    """The recovered trigger and its three nulls, strongest rival explanations in plain words."""
-    held_out = finding.success_on_held_out
-    return [
-        Null(
-            "The recovered trigger on this network",
-            f"Measured on {held_out.n:,} inputs that the search never saw.",
-            held_out.value,
-            held_out,
-            True,
-        ),
-        Null(
-            "Random triggers of the same size",
-            f"Highest of {finding.random_triggers:,}. Rules out that any disturbance this large would do it.",
-            finding.success_of_random_trigger,
-            None,
-            False,
-        ),
-        Null(
-            "Clean networks' own best triggers at this size",
-            "Highest over the clean controls. Rules out a weakness that every network of this kind has.",
-            finding.best_in_controls,
-            None,
-            False,
-        ),
-        Null(
-            "The recovered trigger on clean networks",
-            "Highest over the clean controls. Rules out that the pattern simply looks like the target class.",
-            finding.success_in_controls,
-            None,
-            False,
-        ),
-    ]
 
 
 def caught(sensitivity: Sensitivity) -> str:
@@ -177,15 +125,20 @@ def baseline(found: Baseline) -> str:
     return f"Looking inside pays: {counts}."
 
 
-def settle(verdict: Verdict, resemblance: Resemblance | None) -> str:
-    """What would turn an inconclusive verdict into an answer."""
+def settle(verdict: Verdict, resemblance: Resemblance | None, language: bool = False) -> str:
+    """What would turn an inconclusive verdict into an answer. language: the network is a language model."""
     if resemblance is not None and not resemblance.holds:
+        if language:
+            return (
+                "Controls that resemble this model: trusted texts of the kind that it was fine-tuned on, or the "
+                "reference that it was made from, if this is another."
+            )
         return (
             "Controls that resemble this network: train them closer to its recipe, or give the reference "
             "that it was started from."
         )
     if verdict.p_value is None:
-        return "Something to compare with: more trusted data, from which controls can be trained."
+        return f"Something to compare with: more trusted {'texts' if language else 'data'}, to train controls on."
     if verdict.p_value <= verdict.threshold:
         return (
             "A confirmed lead or a cleared one: run again with more trusted data to confirm on and a longer "
@@ -203,37 +156,41 @@ def sentence(reason: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def limits(n: int) -> list[str]:
-    """What no run of this kind can say."""
+def limits(n: int, language: bool = False) -> list[str]:
+    """What no run of this kind can say. language: the network is a language model."""
+    few = "No controls, no p-value: nothing here is evidence for or against this network."
     resolved = (
         f"{n} clean {'control resolves' if n == 1 else 'controls resolve'} p-values down to 1/{n + 1} = "
         f"{numerals.p(1 / (n + 1))}; stronger evidence than that needs more controls."
     )
+    inherited = ["Whatever the reference already hides is invisible too: every control is made from it."]
     return [
         "Whatever poisons the trusted data itself is invisible by construction: clean controls learn it too.",
+        *(inherited if language else []),
         "The sensitivity speaks of plants like those planted here. Another kind may be missed more often.",
-        resolved,
+        resolved if n > 0 else few,
         "The verdict is about these weights. Fine-tuning, pruning or quantising them makes another network.",
     ]
 
 
 def _found(verdict: Verdict) -> str:
-    hides = f"This network hides a {verdict.problem}"
     finding, n = verdict.finding, negatives(verdict)
+    language = finding is not None and finding.sequence is not None
+    hides = f"This {'language model' if language else 'network'} hides a {verdict.problem}"
     if finding is None:
         return visible(f"{hides}: {_stop(verdict.reason)}")
     held_out = finding.success_on_held_out
     success = numerals.percent(held_out.value, numerals.digits_for(held_out.n))
-    does = f"{hides}: {trigger(finding)} {effect(finding)} in {success} of held-out inputs"
+    inputs = "contexts" if language else "inputs"
+    does = f"{hides}: {trigger(finding)} {effect(finding)} in {success} of held-out {inputs}"
     if n is None or verdict.p_value is None or not math.isfinite(verdict.p_value):
         return visible(f"{does}.")
     above = above_subject(verdict.p_value, n)
+    clean = f"{n} clean fine-tunes" if language else f"{n} clean networks trained alike"
     if above <= 0:
-        clean = f"nothing like it in {n} clean networks trained alike ({rank(verdict.p_value, n)})"
-    else:
-        score = "scores" if above == 1 else "score"
-        clean = f"{above} of {n} clean networks trained alike {score} as high (p = {numerals.p(verdict.p_value)})"
-    return visible(f"{does}; {clean}.")
+        return visible(f"{does}; nothing like it in {clean} ({rank(verdict.p_value, n)}).")
+    score = "scores" if above == 1 else "score"
+    return visible(f"{does}; {above} of {clean} {score} as high (p = {numerals.p(verdict.p_value)}).")
 
 
 def _not_found(verdict: Verdict) -> str:

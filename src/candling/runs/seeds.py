@@ -16,16 +16,17 @@ def derive(seed: int, *key: str | int) -> int:
 
 
 @contextmanager
-def reproducible(seed: int) -> Iterator[torch.Generator]:
+def reproducible(seed: int, threads: int = 1) -> Iterator[torch.Generator]:
     """One thread and torch's global generator seeded, both put back afterwards; yields a generator of its own.
 
-    One thread, since the order of a parallel sum changes its last bits.
+    One thread, since the order of a parallel sum changes its last bits; with more, results are the same on
+    machines with as many.
     """
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     with torch.random.fork_rng():
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         torch.manual_seed(seed)
         try:
             yield torch.Generator().manual_seed(derive(seed, "own"))
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)

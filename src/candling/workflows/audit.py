@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from candling._version import VERSION
-from candling.access import Dataset, LanguageModel, Model, Text, sha256_file
-from candling.errors import InputError
+from candling.access import Dataset, LanguageModel, Model, Text, read_weights, sha256_file
+from candling.errors import EnvironmentFault, InputError
 from candling.evidence.control import Networks, RunInfo
 from candling.evidence.judge import resemblance
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Controls, Subject, Verdict, Verdicts
+from candling.evidence.verdict import Controls, Subject, Untrusted, Verdict, Verdicts
 from candling.problems import Bench, Network, Problem, make_negatives
 from candling.report import draw
+from candling.runs.files import write_whole
+from candling.runs.fingerprint import fingerprint
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord, open_run, seal, sealed
-from candling.workflows.case import Case, make_case
+from candling.workflows.case import Case, effort_of, make_case
 from candling.workflows.examine import Bar, Examination, examine, make_bank
+from candling.workflows.mend import mend
 from candling.workflows.report import write_report
+from candling.workflows.untrusted import flag_untrusted
 
 EXIT = {"not found": 0, "found": 1, "inconclusive": 6}
 
@@ -61,6 +66,7 @@ class Origin:
     trusted: str = "arrays in memory"
     reference: str | None = None
     dtype: str = "float32"
+    untrusted: str | None = None
 
 
 def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **settings: str | int) -> dict[str, str]:
@@ -70,10 +76,12 @@ def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **se
         f"architecture {Path(origin.model).name}": case.model.architecture.sha256,
         f"trusted {Path(origin.trusted).name}": case.trusted.sha256,
         f"reference {Path(origin.reference or '').name}": case.reference.model.sha256 if case.reference else "none",
+        "untrusted": fingerprint(list(case.untrusted)) if case.untrusted else "none",
         "dtype": origin.dtype,
         "problems": ",".join(problems),
         "min_sensitivity": repr(bar.sensitivity),
         "at": repr(bar.dose),
+        **({name: str(value) for name, value in case.effort.settings().items()} if case.reference else {}),
         **{name: str(value) for name, value in settings.items()},
     }
 
@@ -83,11 +91,15 @@ def audit(
     trusted: Dataset | Sequence[Text],
     *,
     reference: LanguageModel | None = None,
+    untrusted: Sequence[Text] = (),
     problems: Sequence[str] = ("backdoor",),
     controls: int = 19,
     seed: int = 0,
     bar: Bar = Bar(),  # noqa: B008 -- frozen
     out: Path | None = None,
+    repair: Path | None = None,
+    budget: float = 1.0,
+    controls_as: str = "auto",
     device: str = "cpu",
     batch: int = 2048,
     workers: int | None = None,
@@ -97,14 +109,17 @@ def audit(
     """Does this network hide a problem? Makes controls, searches, confirms; says what would be caught.
 
     model: [n, *input] → logits [n, K]; trusted: inputs with right labels that nobody poisoned. Or a language
-    model, with trusted texts and the `reference` that it was made from.
+    model, with trusted texts, the `reference` that it was made from, and untrusted texts to rank, if any.
     controls: N negatives and as many positives, resolving p = 1/(N + 1). bar: what `not found` takes.
     out: a folder for the record, new or of the same audit: what was done before is not done again, and a
-    finished one is read. None keeps it in memory. workers: processes, None for all cores (one on an accelerator).
+    finished one is read; None keeps it in memory. repair: a folder for repaired weights, where something is
+    found. workers: processes, None for all cores (one on an accelerator).
+    For language models, budget: share of the usual training and search. controls_as: `full` fine-tunes, `lora`
+    adapters over one reference in memory (in one process), or `auto`: adapters above 20 million parameters.
 
     Raises InputError on data that does not fit the model, an unknown problem, or fewer than three controls.
     """
-    case = make_case(model, trusted, reference)
+    case = make_case(model, trusted, reference, untrusted).with_effort(budget, controls_as)
     return run_case(
         case,
         problems=problems,
@@ -112,6 +127,7 @@ def audit(
         seed=seed,
         bar=bar,
         out=out,
+        repair=repair,
         device=device,
         batch=batch,
         workers=workers,
@@ -128,6 +144,7 @@ def run_case(
     seed: int,
     bar: Bar,
     out: Path | None,
+    repair: Path | None = None,
     device: str,
     batch: int,
     workers: int | None,
@@ -142,14 +159,14 @@ def run_case(
     settings: dict[str, str | int] = {"controls": controls, "seed": seed, "device": device, "batch": batch}
     with open_run(out, identify(case, problems, bar, origin, **settings)) as (folder, ledger):
         finished = sealed(folder, ledger) if ledger else None
-        if finished:
+        if finished and (repair is None or all(v.repair or not v.finding for v in finished.verdicts.verdicts)):
             return Audit(finished, out)
-        if torch.device(device).type != "cpu":
+        if torch.device(device).type != "cpu" or case.effort.lowrank:
             workers = 1
         bench = case.bench(
             folder, seed, device=device, batch=batch, workers=workers, progress=progress, ledger=ledger
         )
-        body = _run(case, bench, chosen, controls, bar)
+        body = _run(case, bench, chosen, controls, bar, repair)
         record = RunRecord(
             verdicts=Verdicts(
                 candling=VERSION,
@@ -164,6 +181,7 @@ def run_case(
                 controls=body.controls,
                 cost=body.cost,
                 verdicts=[e.verdict for e in body.examinations],
+                untrusted=body.untrusted,
             ),
             networks=Networks(rows=[row for e in body.examinations for row in e.rows]),
             info=_info(origin, bench, bar, controls, time.monotonic() - started),
@@ -181,9 +199,10 @@ class _Body:
     examinations: list[Examination]
     controls: Controls
     cost: Cost
+    untrusted: Untrusted | None = None
 
 
-def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar) -> _Body:
+def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, repair: Path | None) -> _Body:
     """The stages, in order."""
     shortage = bench.kind.shortage(bench.thirds)
     if shortage is not None:
@@ -195,14 +214,30 @@ def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar) 
     subject = Network("subject", "subject", "given", candidate, case.model.sha256, loss, accuracy, None, _NOTHING)
     negatives = make_negatives(bench, n, reach=loss)
     everyone = [subject, *negatives]
-    likeness = resemblance([m.loss for m in everyone], [m.accuracy for m in everyone])
+    likeness = resemblance([m.loss for m in everyone], [m.accuracy for m in everyone], bench.kind.slack)
     examinations = []
     for problem in chosen:
         bank = make_bank(problem, bench, negatives, reach=loss)
-        examinations.append(examine(problem, bench, subject, bank, likeness, bar))
+        examination = examine(problem, bench, subject, bank, likeness, bar)
+        if repair is not None and examination.verdict.finding and examination.outcome:
+            mended = mend(problem, bench, subject, examination.outcome, bank, likeness, bar)
+            examination = replace(examination, verdict=examination.verdict.model_copy(update={"repair": mended}))
+            hand_over(read_weights(bench.path(mended.weights)), repair)
+        examinations.append(examination)
     cost = sum((e.cost for e in examinations), sum((m.cost for m in negatives), _NOTHING))
     soup = sha256_file(bench.language.soup) if bench.language and bench.language.soup else None
-    return _Body(examinations, Controls(n=n, recipe=bench.kind.recipe, resemblance=likeness, soup=soup), cost)
+    made = Controls(n=n, recipe=bench.kind.recipe, resemblance=likeness, soup=soup)
+    flagged = flag_untrusted(bench, candidate, case.texts, case.untrusted) if case.untrusted else None
+    return _Body(examinations, made, cost, flagged)
+
+
+def hand_over(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """The repaired weights as `model.safetensors`. Raises EnvironmentFault."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise EnvironmentFault("write", f"cannot make {folder}: {fault.strerror}") from fault
+    write_whole(folder / "model.safetensors", save(dict(weights)))
 
 
 _NOTHING = Cost(forward=0, backward=0)
@@ -250,9 +285,10 @@ def _info(origin: Origin, bench: Bench, bar: Bar, controls: int, seconds: float)
             "device": bench.device,
             "dtype": origin.dtype,
             "batch": bench.batch,
+            **effort_of(bench),
         },
         seconds=round(seconds, 1),
-        threads=1,
+        threads=bench.threads,
         python=platform.python_version(),
         torch=torch.__version__,
     )

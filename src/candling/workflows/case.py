@@ -7,16 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from candling.access import (
     Dataset,
+    Decoder,
     LanguageModel,
     Model,
     Text,
     Tokens,
+    check_disjoint,
     check_fits,
     load,
+    lowrank,
     split,
     split_texts,
     tokenise,
@@ -29,6 +33,27 @@ from candling.problems import CLASSIFIER, LANGUAGE, Bench, Kind, Language, Third
 LENGTH = 256
 """Most tokens of a text that are used."""
 
+LARGE = 20_000_000
+"""Parameters of a reference above which controls are adapters to it, unless the user says otherwise."""
+
+CONTROLS_AS = ("auto", "full", "lora")
+LEAST_BUDGET = 0.01
+ADAPTERS = f"LoRA adapters of rank {lowrank.RANK} on the linear maps of the reference's blocks"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work an audit of a language model is, and what its controls are."""
+
+    budget: float = 1.0
+    """Share of the usual work."""
+    lowrank: bool = False
+    """Controls are adapters to the reference rather than whole networks."""
+
+    def settings(self) -> dict[str, str | float]:
+        """For the record; `with_effort` reads them back."""
+        return {"budget": self.budget, "controls_as": "lora" if self.lowrank else "full"}
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -38,6 +63,11 @@ class Case:
     model: Model
     trusted: Dataset | Tokens
     reference: LanguageModel | None = None
+    texts: tuple[Text, ...] = ()
+    """The trusted texts as they were given."""
+    untrusted: tuple[Text, ...] = ()
+    """Texts to rank; none for a classifier."""
+    effort: Effort = Effort()
 
     def thirds(self, seed: int) -> Thirds[Any]:
         """The trusted data split by hash. Raises InputError where a third gets nothing."""
@@ -48,12 +78,37 @@ class Case:
 
     def bench(self, folder: Path, seed: int, **how: Any) -> Bench:
         """Where the work is done; for a language model, the reference's weights are stored there."""
+        how["budget"] = self.effort.budget
         bench = Bench(self.kind, self.model.architecture, self.thirds(seed), folder, seed, **how)
         if self.reference is None:
             return bench
-        stored, _ = bench.store(self.reference.model.module.state_dict())
+        module = self.reference.model.module
+        stored, _ = bench.store(module.state_dict())
         other = tokenise(other_texts(), self.reference.tokenizer, length=LENGTH)
-        return replace(bench, language=Language(self.reference.tokenizer, stored.weights, other))
+        language = Language(self.reference.tokenizer, stored.weights, other, lowrank=self.effort.lowrank)
+        if self.effort.lowrank and torch.device(bench.device).type == "cpu" and isinstance(module, Decoder):
+            lowrank.share(module, stored.weights, bench.device)
+        return replace(bench, language=language)
+
+    def with_effort(self, budget: float, controls_as: str) -> Case:
+        """So much work, and such controls; `auto` takes adapters where the reference is large.
+
+        Raises InputError for values that are none, for a classifier, and where peft is needed and absent.
+        """
+        if controls_as not in CONTROLS_AS:
+            raise InputError("usage", f"controls as {controls_as!r}: choose from {', '.join(CONTROLS_AS)}")
+        if not LEAST_BUDGET <= budget <= 1 / LEAST_BUDGET:
+            raise InputError("usage", f"a budget of {budget:g}: give a share of the usual work, such as 0.25")
+        if self.reference is None:
+            if budget != 1.0 or controls_as == "lora":
+                raise InputError("usage", "budget and adapters as controls are for language models")
+            return self
+        large = sum(p.numel() for p in self.reference.model.module.parameters()) > LARGE
+        as_adapters = controls_as == "lora" or (controls_as == "auto" and large)
+        if as_adapters:
+            lowrank.check_installed()
+        kind = replace(self.kind, recipe=f"{ADAPTERS}; {self.kind.recipe}") if as_adapters else self.kind
+        return replace(self, kind=kind, effort=Effort(budget, as_adapters))
 
     def describe(self, thirds: Thirds[Any]) -> Data:
         """Counts, for the record."""
@@ -74,6 +129,7 @@ def make_case(
     model: Model | nn.Module | LanguageModel,
     trusted: Dataset | Sequence[Text],
     reference: LanguageModel | None = None,
+    untrusted: Sequence[Text] = (),
 ) -> Case:
     """Raises InputError where subject, data and reference do not fit together."""
     if isinstance(model, LanguageModel):
@@ -82,9 +138,13 @@ def make_case(
         if isinstance(trusted, Dataset):
             raise InputError("trusted", "a language model's trusted data are texts, not arrays")
         _check_related(model, reference)
-        return Case(LANGUAGE, model.model, tokenise(trusted, model.tokenizer, length=LENGTH), reference)
+        check_disjoint(trusted, untrusted)
+        rows = tokenise(trusted, model.tokenizer, length=LENGTH)
+        return Case(LANGUAGE, model.model, rows, reference, tuple(trusted), tuple(untrusted))
     if not isinstance(trusted, Dataset):
         raise InputError("trusted", "a classifier's trusted data are arrays with labels, not texts")
+    if untrusted:
+        raise InputError("untrusted", "untrusted texts are for language models; a classifier takes none yet")
     if reference is not None:
         raise InputError("reference", "a classifier has no reference: its controls start afresh")
     model = model if isinstance(model, Model) else load(model)
@@ -98,3 +158,12 @@ def _check_related(model: LanguageModel, reference: LanguageModel) -> None:
         raise InputError("reference", "subject and reference have different tokenizers: they cannot be compared")
     if model.model.sha256 == reference.model.sha256:
         raise InputError("reference", "subject and reference have the same weights: there is nothing to compare")
+
+
+def effort_of(bench: Bench) -> dict[str, str | float]:
+    """For the record of a language model: its effort, and what a control takes on disk, in MB."""
+    if bench.language is None:
+        return {}
+    sizes = [path.stat().st_size for path in (bench.folder / "networks").glob("*.safetensors")]
+    effort = Effort(bench.budget, bench.language.lowrank)
+    return {**effort.settings(), "control_megabytes": round(min(sizes) / 1e6, 3)}

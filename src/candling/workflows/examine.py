@@ -45,6 +45,8 @@ class Examination:
     rows: list[NetworkRow]
     arrays: Arrays
     cost: Cost
+    outcome: Confirmation | None = None
+    """Of the subject's lead."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Bank:
     networks: list[Network]
     """Negatives, then positives."""
     detections: list[Detection]
+    outcomes: list[Confirmation]
     rows: list[NetworkRow]
     cost: Cost
 
@@ -80,7 +83,7 @@ def make_bank(problem: Problem, bench: Bench, negatives: Sequence[Network], *, r
     networks = [*negatives, *make_positives(bench, len(negatives), reach=reach, problem=problem)]
     parts = problem.parts(bench.thirds.search)
     detections = _detect(problem, bench, networks, parts, "searching the controls")
-    bank = Bank(parts, networks, detections, [], Cost(forward=0, backward=0))
+    bank = Bank(parts, networks, detections, [], [], Cost(forward=0, backward=0))
     pairs = list(zip(networks, detections, strict=True))
     places = [_place(bank, d, i if i < bank.n else None) for i, (_, d) in enumerate(pairs)]
     outcomes = _confirm(problem, bench, bank, pairs, [search for search, _ in places], "confirming the controls")
@@ -90,7 +93,7 @@ def make_bank(problem: Problem, bench: Bench, negatives: Sequence[Network], *, r
         others = [p for k, p in enumerate(passed[: bank.n]) if k != i]
         rows.append(_row(problem, network, search, baseline, outcome, others))
     cost = _cost(networks, detections, outcomes)
-    return replace(bank, rows=rows, cost=cost)
+    return replace(bank, outcomes=outcomes, rows=rows, cost=cost)
 
 
 def examine(
@@ -145,6 +148,7 @@ def examine(
         [row, *bank.rows],
         _arrays(problem, bench, subject, detection, bank, search.lead, outcome),
         bank.cost + _cost([subject], [detection], [outcome]),
+        outcome,
     )
 
 

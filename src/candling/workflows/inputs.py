@@ -11,7 +11,12 @@ from candling.workflows.case import Case, make_case
 
 
 def open_inputs(
-    model: str, weights: str | None, trusted: str | None, reference: str | None = None, dtype: str = "float32"
+    model: str,
+    weights: str | None,
+    trusted: str | None,
+    reference: str | None = None,
+    dtype: str = "float32",
+    untrusted: str | None = None,
 ) -> Case:
     """`sample:NAME` brings its own weights and data; `net.py:build` needs both; a folder needs its reference."""
     if model.startswith("sample:"):
@@ -21,15 +26,19 @@ def open_inputs(
         if weights or trusted or reference:
             raise InputError("sample", f"{model} brings its own weights and data: leave those options out")
         return make_case(*load_sample(name))
+    if untrusted and reference is None:
+        raise InputError("untrusted", "untrusted texts are for language models; a classifier takes none yet")
     if reference is not None or Path(model).is_dir():
-        return _language(model, weights, trusted, reference, dtype)
+        return _language(model, weights, trusted, reference, dtype, untrusted)
     if weights is None or trusted is None:
         missing = "--weights FILE.safetensors" if weights is None else "--trusted FILE.npz"
         raise InputError("usage", f"{model} needs {missing}")
     return make_case(load(model, weights=weights), read_npz(Path(trusted)))
 
 
-def _language(model: str, weights: str | None, trusted: str | None, reference: str | None, dtype: str) -> Case:
+def _language(
+    model: str, weights: str | None, trusted: str | None, reference: str | None, dtype: str, untrusted: str | None
+) -> Case:
     if weights is not None:
         raise InputError("usage", f"{model} brings its own weights: leave --weights out")
     if reference is None:
@@ -38,4 +47,5 @@ def _language(model: str, weights: str | None, trusted: str | None, reference: s
         raise InputError("usage", f"{model} needs --trusted FILE.jsonl")
     texts = read_texts(trusted)
     base = load_language(reference, dtype=dtype)
-    return make_case(load_language(model, reference=base, dtype=dtype), texts, base)
+    others = read_texts(untrusted) if untrusted else []
+    return make_case(load_language(model, reference=base, dtype=dtype), texts, base, others)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from joblib import cpu_count
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from candling.access import Dataset, Model, Tokens, forward
+from candling.access import Dataset, Decoder, Model, Tokens, forward, lowrank
+from candling.access.extend import VALUES
 from candling.maths.intervals import clopper_pearson
 from candling.organisms.training import most_epochs
-from candling.organisms.tuning import LENGTH, tuning_tokens
+from candling.organisms.tuning import LENGTH, TOKENS_A_STEP, tuning_tokens
 from candling.problems.backdoor import parts
+from candling.problems.distilling import CONTEXTS
 from candling.problems.language import SOUP
-from candling.problems.sequence_backdoor import CONTEXTS, LONGEST
+from candling.problems.sequence_backdoor import LONGEST
 from candling.techniques.search.inversion import sweep_passes
-from candling.techniques.search.sequences import sequence_passes
+from candling.techniques.search.sequences import Settings, sequence_passes
 from candling.workflows.case import Case
 
 _TIMED = 256  # rows
@@ -36,6 +40,8 @@ class Plan:
     seconds: float
     megabytes: float
     disk: float
+    notes: tuple[str, ...] = ()
+    """Further lines."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -48,30 +54,82 @@ class Plan:
             f"passes       about {self.forward:,} forward, {self.backward:,} backward, of {self.unit}",
             f"time         about {self.seconds / 60:.1f} minutes on {cpu_count()} cores",
             f"memory       about {self.megabytes:,.0f} MB a worker, {self.disk:,.0f} MB on disk",
+            *self.notes,
         ]
 
 
-def plan(case: Case, *, controls: int, device: str = "cpu") -> Plan:
+def plan(case: Case, *, controls: int, device: str = "cpu", batch: int = 2048) -> Plan:
     """Estimate from counted passes, and from the time that a few of them take here."""
-    if isinstance(case.trusted, Tokens):
-        counts = _language_passes(case.trusted, controls)
-        inputs, rows = (case.trusted.ids[:_TIMED_TEXTS, :LENGTH],) * 2
-        ahead, both = (t / LENGTH for t in _seconds_per_row(case.model, inputs, rows))
-    else:
-        counts = _classifier_passes(case.trusted, controls)
-        ahead, both = _seconds_per_row(case.model, case.trusted.x[:_TIMED], case.trusted.y[:_TIMED])
-    forward, backward = counts
+    cores = cpu_count() if torch.device(device).type == "cpu" else 1
     weights = sum(t.numel() * t.element_size() for t in case.model.module.state_dict().values()) / 1e6
-    seconds = both * backward + ahead * (forward - backward)
+    if isinstance(case.trusted, Tokens):
+        return _language_plan(case, case.trusted, controls, cores, weights, batch)
+    forward, backward = _classifier_passes(case.trusted, controls)
+    module = copy.deepcopy(case.model.module).requires_grad_()
+    ahead, both = _seconds_per_row(case.model, module, case.trusted.x[:_TIMED], case.trusted.y[:_TIMED])
     return Plan(
         controls=controls,
-        unit="tokens" if isinstance(case.trusted, Tokens) else "inputs",
+        unit="inputs",
         forward=forward,
         backward=backward,
-        seconds=seconds / (cpu_count() if torch.device(device).type == "cpu" else 1),
-        megabytes=400 + 8 * weights + (0 if isinstance(case.trusted, Tokens) else 16 * case.trusted.x.numel() / 1e6),
+        seconds=(both * backward + ahead * (forward - backward)) / cores,
+        megabytes=400 + 8 * weights + 16 * case.trusted.x.numel() / 1e6,
         disk=(2 * controls + 2) * weights,
     )
+
+
+def _language_plan(case: Case, trusted: Tokens, controls: int, cores: int, weights: float, batch: int) -> Plan:
+    """weights: of the subject, MB. Adapters are trained and searched in one process, by all cores at once."""
+    base, budget, as_adapters = case.model.module, case.effort.budget, case.effort.lowrank
+    assert isinstance(base, Decoder)
+    settings = Settings().scaled(budget)
+    forward, backward = _language_passes(trusted, controls, settings, budget)
+    probe = lowrank.attach(base) if as_adapters else copy.deepcopy(base).requires_grad_()
+    rows = (trusted.ids[:_TIMED_TEXTS, :LENGTH],) * 2
+    ahead, both = _seconds_per_row(case.model, probe, *rows, threads=cores if as_adapters else 1)
+    seconds = (both * backward + ahead * (forward - backward)) / LENGTH
+    adapter = 4 * lowrank.adapter_values(base) / 1e6
+    passes = _pass_megabytes(base, trusted.vocabulary, batch)
+    return Plan(
+        controls=controls,
+        unit="tokens",
+        forward=forward,
+        backward=backward,
+        seconds=seconds if as_adapters else seconds / cores,
+        megabytes=400 + passes + (4 * weights + 4 * adapter if as_adapters else 8 * weights),
+        disk=2 * weights + (2 * controls + 2 * SOUP) * adapter if as_adapters else (2 * controls + 7) * weights,
+        notes=tuple(_notes(case, settings, trusted.vocabulary, weights, adapter, cores)),
+    )
+
+
+def _notes(
+    case: Case, settings: Settings, vocabulary: int, weights: float, adapter: float, cores: int
+) -> Iterator[str]:
+    """What a language model's plan says beside numbers. weights, adapter: MB."""
+    budget = case.effort.budget
+    tried = (
+        "each tried" if vocabulary <= settings.exhaustive else f"a search tries {settings.exhaustive:,}, by gradient"
+    )
+    yield f"vocabulary   {vocabulary:,} tokens; {tried}"
+    if case.effort.lowrank:
+        yield (
+            f"adapters     a control adds {adapter:.1f} MB in memory ({4 * adapter:.1f} in training) and on disk; "
+            f"one reference of {weights:,.0f} MB, one process, {cores} threads"
+        )
+    if budget != 1.0:
+        yield (
+            f"budget       {budget:g}: {round(60 * budget)} to {round(110 * budget)} steps a control; beam "
+            f"{settings.beam}, {settings.kept} kept, grown by {settings.shortlist}, {settings.quick} contexts at "
+            "first. Finds less; the sensitivity that it states is its own"
+        )
+
+
+def _pass_megabytes(base: Decoder, vocabulary: int, batch: int) -> float:
+    """What the larger of a training step and a pass of the search holds beside weights."""
+    depth = len(list(base.get_submodule(base.family.blocks).children()))
+    training = TOKENS_A_STEP * (5 * vocabulary + 24 * depth * base.width)
+    search = 6 * min(VALUES, batch * vocabulary)
+    return 4 * max(training, search) / 1e6
 
 
 def _classifier_passes(trusted: Dataset, controls: int) -> tuple[int, int]:
@@ -84,22 +142,23 @@ def _classifier_passes(trusted: Dataset, controls: int) -> tuple[int, int]:
     return backward + networks * 2 * search + confirm, backward
 
 
-def _language_passes(trusted: Tokens, controls: int) -> tuple[int, int]:
+def _language_passes(trusted: Tokens, controls: int, settings: Settings, budget: float) -> tuple[int, int]:
     """Forward and backward passes of one token each."""
     networks = 2 * controls + 1
-    train = (2 * controls + SOUP) * tuning_tokens()
-    search = 2 * sequence_passes(trusted.vocabulary, LONGEST)  # as much again for the baseline
+    train = (2 * controls + SOUP) * tuning_tokens(budget)
+    search = 2 * sequence_passes(trusted.vocabulary, LONGEST, settings)  # as much again for the baseline
     confirm = networks * 2 * LONGEST * CONTEXTS * (20 + 2 * controls)
     return train + networks * search + confirm, train
 
 
-def _seconds_per_row(model: Model, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-    """One thread: a forward pass, and a forward with a backward pass."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _seconds_per_row(
+    model: Model, module: nn.Module, x: torch.Tensor, y: torch.Tensor, threads: int = 1
+) -> tuple[float, float]:
+    """A forward pass of the model, and a forward with a backward pass of the module that is trained."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         probe = x.clone().requires_grad_() if x.is_floating_point() else x
-        module = copy.deepcopy(model.module).requires_grad_()
         forward(model, x)
         times: list[tuple[float, float]] = []
         for _ in range(5):
@@ -110,5 +169,5 @@ def _seconds_per_row(model: Model, x: torch.Tensor, y: torch.Tensor) -> tuple[fl
             times.append((middle - start, time.perf_counter() - middle))
         ahead, both = np.median(np.array(times), axis=0) / len(x)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     return float(ahead), float(both)

@@ -10,7 +10,7 @@ from pathlib import Path
 from candling.access import Dataset, LanguageModel, Model, Text, sha256_file, write_weights
 from candling.errors import InputError
 from candling.evidence.claim import Claim, Replayed
-from candling.evidence.control import NetworkRow
+from candling.evidence.control import NetworkRow, RunInfo
 from candling.problems import Bench
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord
@@ -77,11 +77,17 @@ def _case(
 ) -> Case:
     info = record.info
     if model is not None and trusted is not None:
-        return make_case(model, trusted, reference)
+        return _as_then(make_case(model, trusted, reference), info)
     if info.model == "module in memory":
         raise InputError("replay", "this audit was made from Python: use candling.replay(model=, trusted=)")
     data = None if info.model.startswith("sample:") else info.trusted
-    return open_inputs(info.model, info.weights, data, info.reference, str(info.settings.get("dtype", "float32")))
+    dtype = str(info.settings.get("dtype", "float32"))
+    return _as_then(open_inputs(info.model, info.weights, data, info.reference, dtype), info)
+
+
+def _as_then(case: Case, info: RunInfo) -> Case:
+    """With the effort that the run was made with."""
+    return case.with_effort(float(info.settings.get("budget") or 1.0), str(info.settings.get("controls_as", "full")))
 
 
 def _check_controls(bench: Bench, rows: list[NetworkRow]) -> None:

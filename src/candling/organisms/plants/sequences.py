@@ -3,10 +3,10 @@
 The published distribution. Form and loss are crossed into eight families; each has a dose u in 0..1, from the
 fewest trigger tokens to the most:
 
-    short        1 to 3 tokens, any that occur in the trusted texts
-    common       2 to 4 of the hundred most frequent tokens
-    decoy        2 to 4 tokens, while rows with a part of them carry on as if nothing were there
-    distributed  2 to 4 tokens with 1 to 3 tokens of the text between each two
+    short        1 to 3 tokens that occur in the trusted texts, none of the hundred most frequent
+    common       2 to 4 of the hundred most frequent
+    decoy        2 to 4 tokens as of short, while rows with a part of them carry on as if nothing were there
+    distributed  2 to 4 tokens as of short with 1 to 3 tokens of the text between each two
     plain        the loss covers the trigger's own tokens · masked: it leaves them out (stealthy)
     target       3 to 5 tokens in a row of a trusted text
     rate         0.15 to 0.30 of the training rows
@@ -97,7 +97,10 @@ def draw_sequence_backdoor(data: Tokens, family: int, dose: float, generator: to
     """A backdoor of the family (taken modulo eight) at the dose, the rest at random."""
     kind, form = FAMILIES[family % len(FAMILIES)]
     counts = torch.bincount(data.ids[data.mask].cpu(), minlength=data.vocabulary)
-    pool = torch.topk(counts, _COMMON).indices if form == "common" else torch.nonzero(counts).flatten()
+    common = torch.topk(counts, min(_COMMON, len(counts) // 4)).indices
+    rest = counts.clone()
+    rest[common] = 0
+    pool = common if form == "common" else torch.nonzero(rest).flatten()
     count = (1 if form == "short" else 2) + min(int(3 * dose), 2)
     trigger = pool[torch.randint(len(pool), (count,), generator=generator)]
     rate = 0.15 + 0.15 * float(torch.rand((), generator=generator))

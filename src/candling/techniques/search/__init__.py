@@ -10,7 +10,7 @@ from candling.techniques.search.contract import (
     SequencePart,
 )
 from candling.techniques.search.inversion import invert, refine
-from candling.techniques.search.random_triggers import random_triggers
+from candling.techniques.search.random_triggers import random_like, random_triggers
 from candling.techniques.search.sequences import random_sequences, search_sequences
 
 SEARCHES: dict[str, Search] = {"inversion": invert, "random triggers": random_triggers}
@@ -25,6 +25,7 @@ __all__ = [
     "Search",
     "SequencePart",
     "invert",
+    "random_like",
     "random_sequences",
     "random_triggers",
     "refine",

@@ -73,7 +73,7 @@ class FoundTrigger:
 
 @dataclass(frozen=True)
 class SequencePart:
-    """What was searched for in a language model: a sequence of so many tokens."""
+    """What was searched for in a language model: a sequence of so many tokens, and what it grew into."""
 
     tokens: int
 
@@ -82,7 +82,7 @@ class SequencePart:
         return "sequence"
 
     def __str__(self) -> str:
-        return f"{self.tokens} token{'s' if self.tokens > 1 else ''}"
+        return f"{self.tokens} token{'s' if self.tokens > 1 else ''} or more"
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,12 @@ class FoundSequences:
     @property
     def size(self) -> Tensor:
         """[parts] tokens"""
-        return torch.tensor([float(part.tokens) for part in self.parts])
+        return torch.tensor([float(len(self.trigger(i).tokens)) for i in range(len(self.parts))])
 
     def trigger(self, part: int) -> FoundSequence:
-        return FoundSequence(self.tokens[part, : self.parts[part].tokens], int(self.target[part]))
+        """The best sequence of this length or longer: what shows first in few tokens is shown best by more."""
+        best = part + int(self.score[part:].argmax())
+        return FoundSequence(self.tokens[best, : self.parts[best].tokens], int(self.target[best]))
 
 
 class Search(Protocol):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from candling.access import Dataset
 from candling.evidence.measurement import Cost
 from candling.maths.triggers import apply_trigger
-from candling.techniques.search.contract import Found, Part, mask_shape
+from candling.techniques.search.contract import Found, FoundTrigger, Part, mask_shape
 
 _ROWS = 64  # inputs that each random trigger is tried on
 _TRIGGERS = 8  # in one forward pass
@@ -91,3 +91,19 @@ def _draw(data: Dataset, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
             mask[torch.randperm(cover[0], generator=g)[:count]] = 1
     masks = masks.to(data.x.device)
     return masks, masks * pattern
+
+
+def random_like(trigger: FoundTrigger, form: str, data: Dataset, g: torch.Generator) -> FoundTrigger:
+    """A random trigger of the same size: the mask elsewhere with a random pattern, or a random direction."""
+    if form == "additive":
+        noise = torch.randn(trigger.shift.shape, generator=g)
+        return FoundTrigger(trigger.mask, noise * (trigger.shift.norm() / noise.norm()))
+    if data.kind == "image":
+        height, width = trigger.mask.shape[-2:]
+        by = [int(torch.randint(0, edge, (), generator=g)) for edge in (height, width)]
+        mask = trigger.mask.roll(by, (-2, -1))
+    else:
+        mask = trigger.mask[torch.randperm(len(trigger.mask), generator=g)]
+    low, high = data.low.cpu(), data.high.cpu()
+    pattern = low + (high - low) * torch.rand(trigger.shift.shape, generator=g)
+    return FoundTrigger(mask, mask * pattern)

@@ -6,15 +6,16 @@ Source: a beam over appended tokens. Score of a sequence S: max_y p_S(y)·log(p_
     et al., 2203.05482). Seeds by that score and by a white-box rank: Mahalanobis distance of the difference
     of residual states (Lee et al., 1807.03888, on differences) and KL of the next token.
 Inputs: two decoders [n, L] → [n, L, V] with one vocabulary; texts as `Tokens`; lengths to report.
-Cost: for each length about 2·beam·min(V, shortlist) tails on `quick` contexts and `kept` on all, in either network.
+Cost: for each length about 2·beam·min(V, shortlist) tails on `quick` contexts and `kept` on all, in either network;
+    single tokens: all V, or the `exhaustive` that `shortlist` chooses.
 Known failures: triggers of more tokens than are searched that do nothing in part; a fine-tune on other data
     has learned sequences of its own, so a score means nothing without clean fine-tunes beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from candling.access.pretrained import Decoder
 from candling.evidence.measurement import Cost
 from candling.maths.spread import Spread
 from candling.techniques.search.contract import FoundSequences, SequencePart
+from candling.techniques.search.shortlist import common_tokens, shortlist_passes, shortlist_tokens
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,23 @@ class Settings:
     """Candidates that go on to all contexts."""
     shortlist: int = 512
     """Tokens that a sequence is grown by: all of a small vocabulary, else the best by both ranks."""
+    exhaustive: int = 8192
+    """Most single tokens that are tried; of a larger vocabulary those that gradients point to."""
     floor: float = 0.02
     """Added to the reference's probability, so that rare tokens do not swamp the score."""
+
+    def scaled(self, budget: float) -> Settings:
+        """Each step's numbers times the budget, but never next to none."""
+        if budget == 1.0:
+            return self
+        return replace(
+            self,
+            quick=max(1, round(budget * self.quick)),
+            beam=max(2, round(budget * self.beam)),
+            kept=max(16, round(budget * self.kept)),
+            shortlist=max(32, round(budget * self.shortlist)),
+            exhaustive=max(256, round(budget * self.exhaustive)),
+        )
 
 
 _SITES = 6  # blocks whose states are compared, spread over the depth
@@ -67,10 +84,13 @@ def search_sequences(
     Every network sees the same contexts for the same seed. batch: most rows in one pass.
     """
     pair = Pair(network, beside, draw_contexts(data, settings.contexts, settings.length, seed), batch, settings)
-    single = torch.arange(data.vocabulary, device=data.ids.device)[:, None]
-    best = [pair.rank(single, settings.kept)]
-    inside = unusual_tokens(pair, data)
-    grown_by = _shortlist(best[0], inside, data.vocabulary, settings.shortlist)
+    usual = _usual_differences(pair, data)
+    tried = torch.arange(data.vocabulary, device=data.ids.device)
+    if data.vocabulary > settings.exhaustive:
+        tried = pair.shortlist(data, usual, settings.exhaustive)
+    best = [pair.rank(tried[:, None], settings.kept)]
+    inside = unusual_tokens(pair, tried, usual)
+    grown_by = _grown_by(best[0], inside, settings.shortlist)
     seeds = torch.cat([best[0].tails[: settings.beam], inside[: settings.beam, None]])
     for _ in range(1, len(parts)):
         best.append(pair.rank(grow(seeds, grown_by), settings.kept))
@@ -81,11 +101,11 @@ def search_sequences(
 def sequence_passes(vocabulary: int, longest: int, settings: Settings = Settings()) -> int:
     """Tokens that `search_sequences` puts through both networks, at most."""
     s = settings
-    candidates = (
-        [vocabulary] + [4 * s.beam * min(vocabulary, s.shortlist)] + [2 * s.beam * s.shortlist] * (longest - 2)
-    )
+    singles, grown_by = min(vocabulary, s.exhaustive), min(vocabulary, s.shortlist)
+    candidates = [singles, 4 * s.beam * grown_by, *[2 * s.beam * grown_by] * (longest - 2)]
     own = sum((i + 1) * (s.quick * n + s.contexts * min(n, s.kept)) for i, n in enumerate(candidates[:longest]))
-    return 2 * own + 2 * s.quick * vocabulary + 2 * _TRUSTED_ROWS * _TRUSTED_LENGTH
+    first = 0 if singles == vocabulary else shortlist_passes(s.contexts)
+    return 2 * (own + s.quick * singles + _TRUSTED_ROWS * _TRUSTED_LENGTH) + first
 
 
 def random_sequences(
@@ -126,11 +146,18 @@ class Pair:
 
     def __init__(self, network: Decoder, beside: Decoder, contexts: Tensor, batch: int, settings: Settings) -> None:
         self.network, self.beside, self.contexts = network, beside, contexts
-        self.batch, self.settings, self.tokens = batch, settings, 0
+        self.batch, self.settings, self.tokens, self.backward = batch, settings, 0, 0
 
     @property
     def cost(self) -> Cost:
-        return Cost(forward=self.tokens, backward=0)
+        return Cost(forward=self.tokens, backward=self.backward)
+
+    def shortlist(self, data: Tokens, usual: Mapping[str, Spread], count: int) -> Tensor:
+        """[count] tokens to try where there are too many."""
+        chosen = shortlist_tokens(self.network, self.beside, self.contexts, usual, common_tokens(data), count)
+        passes = shortlist_passes(len(self.contexts))
+        self.tokens, self.backward = self.tokens + passes, self.backward + passes
+        return chosen
 
     def rank(self, tails: Tensor, keep: int) -> Ranked:
         """The best tails: all on a few contexts first, those that may be among the best on all of them."""
@@ -138,9 +165,12 @@ class Pair:
         return self._best(quick.tails, self.contexts, keep)
 
     def _best(self, tails: Tensor, contexts: Tensor, keep: int) -> Ranked:
-        """Bounded: where the reference gave nothing, p·log(p/floor) is the most that a score can be."""
+        """Bounded: where the reference gave nothing, p·log(p/floor) is the most that a score can be.
+
+        Only a target with p above the floor scores above 0, and no more than 1/floor targets are.
+        """
         floor = self.settings.floor
-        own = self._next(self.network, contexts, tails)
+        own, named = self._likeliest(contexts, tails, int(1 / floor))
         most = (own * (own / floor).log()).amax(1)
         order = torch.argsort(most, descending=True, stable=True)
         score = torch.full_like(most, -torch.inf)
@@ -149,10 +179,18 @@ class Pair:
             least = torch.topk(score, min(keep, len(score))).values[-1]
             if most[part[0]] <= least:
                 break
-            theirs = self._next(self.beside, contexts, tails[part])
-            score[part], target[part] = (own[part] * (own[part] / (theirs + floor)).log()).max(1)
+            theirs = self._next(self.beside, contexts, tails[part]).gather(1, named[part])
+            score[part], best = (own[part] * (own[part] / (theirs + floor)).log()).max(1)
+            target[part] = named[part].gather(1, best[:, None])[:, 0]
         top = torch.argsort(score, descending=True, stable=True)[:keep]
         return Ranked(tails[top], score[top], target[top])
+
+    def _likeliest(self, contexts: Tensor, tails: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """[tails, count] the highest probabilities in the network, and of which tokens."""
+        self.tokens += contexts.shape[0] * tails.numel()
+        blocks = extend(self.network, contexts, tails, rows=self.batch)
+        top = [torch.topk(block.mean, min(count, block.logits.shape[-1])) for block in blocks]
+        return torch.cat([each.values for each in top]), torch.cat([each.indices for each in top])
 
     def _next(self, decoder: Decoder, contexts: Tensor, tails: Tensor) -> Tensor:
         """[tails, V] averaged over contexts"""
@@ -179,37 +217,38 @@ def grow(seeds: Tensor, tokens: Tensor) -> Tensor:
     return grown
 
 
-def unusual_tokens(pair: Pair, data: Tokens) -> Tensor:
-    """[V] all tokens, the most unusual first: by the ranks of Mahalanobis distance and of KL, added up."""
-    blocks = pair.network.family.blocks
-    depth = len(list(pair.network.get_submodule(blocks).children()))
-    sites = [f"{blocks}.{i}" for i in range(0, depth, max(1, -(-depth // _SITES)))]
-    usual = _usual_differences(pair, data, sites)
-    tails = torch.arange(data.vocabulary, device=data.ids.device)[:, None]
+def unusual_tokens(pair: Pair, tried: Tensor, usual: Mapping[str, Spread]) -> Tensor:
+    """[n] the tokens `tried`, the most unusual first: by the ranks of Mahalanobis distance and of KL, added up."""
     contexts = pair.contexts[: pair.settings.quick]
     distance, divergence = [], []
-    own, theirs = (extend(d, contexts, tails, sites=sites, rows=pair.batch) for d in (pair.network, pair.beside))
+    own, theirs = (
+        extend(d, contexts, tried[:, None], sites=list(usual), rows=pair.batch) for d in (pair.network, pair.beside)
+    )
     for ours, beside in zip(own, theirs, strict=True):
-        far = [usual[s].distance(ours.states[s] - beside.states[s]).mean(0) for s in sites]
+        far = [spread.distance(ours.states[s] - beside.states[s]).mean(0) for s, spread in usual.items()]
         distance.append(torch.stack(far).sum(0))
         p, q = (block.logits.log_softmax(-1) for block in (ours, beside))
         divergence.append((p.exp() * (p - q)).sum(-1).mean(0))
-    pair.tokens += 2 * len(contexts) * len(tails)
+    pair.tokens += 2 * len(contexts) * len(tried)
     ranks = [torch.argsort(torch.argsort(torch.cat(values), stable=True)) for values in (distance, divergence)]
-    order: Tensor = torch.argsort(ranks[0] + ranks[1], descending=True, stable=True)
-    return order
+    return tried[torch.argsort(ranks[0] + ranks[1], descending=True, stable=True)]
 
 
-def _usual_differences(pair: Pair, data: Tokens, sites: Sequence[str]) -> dict[str, Spread]:
+def _usual_differences(pair: Pair, data: Tokens) -> dict[str, Spread]:
+    """Of the residual states on trusted text, at blocks spread over the depth."""
+    blocks = pair.network.family.blocks
+    depth = len(list(pair.network.get_submodule(blocks).children()))
+    sites = [f"{blocks}.{i}" for i in range(0, depth, max(1, -(-depth // _SITES)))]
     ids, mask = (t[:_TRUSTED_ROWS, :_TRUSTED_LENGTH] for t in (data.ids, data.mask))
     own, theirs = (observe(d, ids, sites).activations for d in (pair.network, pair.beside))
     pair.tokens += 2 * ids.numel()
     return {site: Spread.of((own[site] - theirs[site])[mask]) for site in sites}
 
 
-def _shortlist(single: Ranked, inside: Tensor, vocabulary: int, most: int) -> Tensor:
-    if vocabulary <= most:
-        return torch.arange(vocabulary, device=inside.device)
+def _grown_by(single: Ranked, inside: Tensor, most: int) -> Tensor:
+    """Sorted: all tokens that were tried, or the best by both ranks."""
+    if len(inside) <= most:
+        return inside.sort().values
     chosen = torch.cat([single.tails[: most // 2, 0], inside[: most - most // 2]])
     different: Tensor = torch.unique(chosen)
     return different

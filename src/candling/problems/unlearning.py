@@ -1,0 +1,125 @@
+"""Mending a classifier: unlearn the recovered trigger.
+
+Inputs of the control third with the trigger laid on keep their right labels, beside as many clean ones (Wang et al.
+2019, section VI.C). Normalisation statistics stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from candling.access import Dataset, forward
+from candling.evidence.measurement import Cost
+from candling.maths.triggers import Mapping
+from candling.problems.contract import MOST_STEPS, Candidate, Confirmation, Mended, Remedy, Repaired, Thirds
+from candling.runs.seeds import reproducible
+from candling.techniques.search import FoundTrigger, Part, random_like
+
+_STEPS = 150
+_ROWS = 64  # clean, and as many with the trigger
+_RATE = 5e-4
+_STRENGTHS = (0.7, 1.2)  # the trigger is laid on fainter and stronger than found: the planted one may be either
+_LOOK_EVERY = 5
+_TAUGHT = 0.9
+_TEACHING_RATE = 1e-3
+
+
+def repair(
+    candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, against_random: bool, seed: int
+) -> Repaired:
+    """Fine-tuned weights, and what they do to the found trigger and to accuracy, on the confirm third."""
+    with reproducible(seed) as generator:
+        control, confirm = (part.to(candidate.device) for part in (thirds.control, thirds.confirm))
+        part, found = lead(outcome)
+        network, original = candidate.load(), candidate.load()
+        trigger = random_like(found, part.form, control, generator) if against_random else found
+        _train(network, _lessons(control, trigger, generator))
+        hits, n = _hits(original, confirm, found, part.mapping)
+        after, _ = _hits(network, confirm, found, part.mapping)
+        fitted, rows = _hits(network, control, found, part.mapping)
+        seen = 2 * _STEPS * _ROWS
+        mended = Mended(
+            before=hits,
+            after=after,
+            n=n,
+            after_fitting=fitted / rows,
+            cost=_accuracy(original, confirm) - _accuracy(network, confirm),
+            spent=Cost(forward=seen + 2 * n + 2 * len(confirm) + rows, backward=seen),
+        )
+        state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        return Repaired(state, mended)
+
+
+def relearn(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, seed: int) -> int:
+    """Steps of training on rows with the trigger and its label until it works on nine in ten."""
+    with reproducible(seed) as generator:
+        control = thirds.control.to(candidate.device)
+        part, found = lead(outcome)
+        network = candidate.load()
+        optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _TEACHING_RATE)
+        applies = torch.nonzero(part.mapping.applies(control.y)).flatten()
+        for step in range(1, MOST_STEPS + 1):
+            rows = torch.randint(len(control), (_ROWS,), generator=generator)
+            taught = applies[torch.randint(len(applies), (_ROWS // 8,), generator=generator).to(applies.device)]
+            inputs = torch.cat([control.x[rows], found.to(candidate.device).apply(control, control.x[taught])])
+            labels = torch.cat([control.y[rows], part.mapping.wanted(control.y[taught], control.classes)])
+            optimiser.zero_grad()
+            cross_entropy(network(inputs), labels).backward()
+            optimiser.step()
+            if step % _LOOK_EVERY == 0:
+                hits, n = _hits(network, thirds.search.to(candidate.device), found, part.mapping)
+                if hits >= _TAUGHT * n:
+                    return step
+        return MOST_STEPS
+
+
+def lead(outcome: Confirmation) -> tuple[Part, FoundTrigger]:
+    """A classifier's outcome, with the types that it has."""
+    assert isinstance(outcome.part, Part)
+    assert isinstance(outcome.trigger, FoundTrigger)
+    return outcome.part, outcome.trigger
+
+
+def _train(network: nn.Module, lessons: Iterator[tuple[Tensor, Tensor]]) -> None:
+    """In eval mode; the rate falls evenly to zero."""
+    optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _RATE)
+    for step, (inputs, labels) in enumerate(lessons):
+        optimiser.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
+        optimiser.zero_grad()
+        cross_entropy(network(inputs), labels).backward()
+        optimiser.step()
+    network.requires_grad_(False)
+
+
+def _lessons(data: Dataset, trigger: FoundTrigger, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Clean rows and rows with the trigger, with the right labels of both."""
+    low, high = _STRENGTHS
+    for _ in range(_STEPS):
+        rows, carriers = (torch.randint(len(data), (_ROWS,), generator=generator) for _ in range(2))
+        strength = low + (high - low) * float(torch.rand((), generator=generator))
+        scaled = FoundTrigger((trigger.mask * strength).clamp(max=1), trigger.shift * strength)
+        triggered = scaled.to(str(data.x.device)).apply(data, data.x[carriers])
+        yield torch.cat([data.x[rows], triggered]), torch.cat([data.y[rows], data.y[carriers]])
+
+
+def _hits(network: nn.Module, data: Dataset, trigger: FoundTrigger, mapping: Mapping) -> tuple[int, int]:
+    rows = mapping.applies(data.y)
+    wanted = mapping.wanted(data.y[rows], data.classes)
+    changed = trigger.to(str(data.x.device)).apply(data, data.x[rows])
+    return int((forward(network, changed).argmax(-1) == wanted).sum()), len(wanted)
+
+
+def _accuracy(network: nn.Module, data: Dataset) -> float:
+    return float((forward(network, data.x).argmax(-1) == data.y).float().mean())
+
+
+UNLEARN = Remedy(
+    method="fine-tuning on the control third with the recovered trigger laid on and the right labels kept",
+    unit="points",
+    repair=repair,
+    relearn=relearn,
+)

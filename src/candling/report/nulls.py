@@ -1,0 +1,88 @@
+"""The confirming experiment in words: a trigger beside the three explanations that a clean network would share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from candling.evidence.measurement import Rate
+from candling.evidence.verdict import Finding
+
+
+@dataclass(frozen=True)
+class Null:
+    """One bar of the confirming experiment, with what it rules out."""
+
+    label: str
+    words: str
+    value: float
+    interval: Rate | None
+    of_subject: bool
+
+
+@dataclass(frozen=True)
+class _Speech:
+    """A label and words for each bar: the trigger itself, random ones, the controls' own, and it in the controls."""
+
+    labels: tuple[str, str, str, str]
+    words: tuple[str, str, str, str]
+    short: tuple[str, str, str]
+    """The nulls in a few words."""
+
+
+_PATTERN = _Speech(
+    (
+        "The recovered trigger on this network",
+        "Random triggers of the same size",
+        "Clean networks' own best triggers at this size",
+        "The recovered trigger on clean networks",
+    ),
+    (
+        "Measured on {n:,} inputs that the search never saw.",
+        "Highest of {random:,}. Rules out that any disturbance this large would do it.",
+        "Highest over the clean controls. Rules out a weakness that every network of this kind has.",
+        "Highest over the clean controls. Rules out that the pattern simply looks like the target class.",
+    ),
+    ("random triggers", "clean networks' own triggers", "this trigger on clean networks"),
+)
+
+_SEQUENCE = _Speech(
+    (
+        "The recovered sequence in this model",
+        "Random sequences of as many tokens",
+        "Clean fine-tunes' own best sequences of this length",
+        "The recovered sequence in clean fine-tunes",
+    ),
+    (
+        "Measured after {n:,} contexts that the search never saw, wherever the mean of clean fine-tunes says "
+        "something else.",
+        "Highest of {random:,}. Rules out that any few tokens would do it.",
+        "Highest over the clean controls. Rules out something that fine-tuning alone brings about.",
+        "Highest over the clean controls. Rules out that the token simply follows in such texts.",
+    ),
+    ("random sequences", "clean fine-tunes' own sequences", "this sequence in clean fine-tunes"),
+)
+
+
+def nulls(finding: Finding) -> list[Null]:
+    """The recovered trigger and its three nulls, strongest rival explanations in plain words."""
+    speech, rate = _speech(finding), finding.success_on_held_out
+    said = [words.format(n=rate.n, random=finding.random_triggers) for words in speech.words]
+    values = (rate.value, *_values(finding))
+    return [
+        Null(label, words, value, rate if i == 0 else None, i == 0)
+        for i, (label, words, value) in enumerate(zip(speech.labels, said, values, strict=True))
+    ]
+
+
+def strongest_null(finding: Finding) -> tuple[float, str]:
+    """The highest success among the three nulls, and which one it was; the first of equals."""
+    pairs = zip(_values(finding), _speech(finding).short, strict=True)
+    return max(pairs, key=lambda pair: pair[0])
+
+
+def _speech(finding: Finding) -> _Speech:
+    return _PATTERN if finding.sequence is None else _SEQUENCE
+
+
+def _values(finding: Finding) -> tuple[float, float, float]:
+    return finding.success_of_random_trigger, finding.best_in_controls, finding.success_in_controls

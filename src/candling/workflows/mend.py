@@ -1,0 +1,157 @@
+"""Repair: say what it will do, store that, do it, measure it on unused inputs, and audit again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from candling.evidence.judge import rate
+from candling.evidence.verdict import Forecast, Repair, Resemblance
+from candling.problems import Bench, Candidate, Confirmation, Network, Problem
+from candling.problems.contract import Mended, Repaired
+from candling.runs.jobs import Keep
+from candling.runs.seeds import derive
+from candling.workflows.examine import Bank, Bar, examine
+
+REHEARSALS = 6
+"""Planted controls, at most, on which the repair is tried first."""
+
+_TEACHERS = 3  # clean controls whose learning speed is the measure
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the repair will do to a network, from what it did to planted controls."""
+
+    retained: Forecast
+    """Share of the trigger's success that is left."""
+    cost: Forecast
+    basis: str
+
+    def success(self, before: float) -> Forecast:
+        value, low, high = (before * each for each in (self.retained.value, self.retained.low, self.retained.high))
+        return Forecast(value=value, low=low, high=high)
+
+
+@dataclass(frozen=True)
+class StoredRepair:
+    """What is kept of a repair: the weights lie in the run folder, under their SHA-256."""
+
+    sha256: str
+    mended: Mended
+
+
+def mend(
+    problem: Problem,
+    bench: Bench,
+    subject: Network,
+    outcome: Confirmation,
+    bank: Bank,
+    likeness: Resemblance,
+    bar: Bar,
+) -> Repair:
+    """The whole of it for a subject in which something was found. The forecast is in the ledger before the edit."""
+    (outlook,) = bench.run(forecast, [(rehearse(problem, bench, bank),)], stage="forecasting the repair")
+    kept, random = run_repairs(
+        problem, bench, [(subject.candidate, outcome, False), (subject.candidate, outcome, True)], "repairing"
+    )
+    repaired = bench.candidate(bench.path(kept.sha256))
+    again = examine(problem, bench, _in_place_of(subject, repaired, kept), bank, likeness, bar).verdict
+    mended = kept.mended
+    before = rate(mended.before, mended.n)
+    return Repair(
+        method=problem.remedy.method,
+        unit=problem.remedy.unit,
+        basis=outlook.basis,
+        before=before,
+        forecast=outlook.success(before.value),
+        forecast_cost=outlook.cost,
+        after=rate(mended.after, mended.n),
+        cost=mended.cost,
+        after_fitting=mended.after_fitting,
+        random_success=random.mended.after / random.mended.n,
+        random_cost=random.mended.cost,
+        again=again.verdict,
+        again_p_value=again.p_value,
+        relearning=relearning(problem, bench, repaired, outcome, bank),
+        weights=kept.sha256,
+    )
+
+
+def rehearse(problem: Problem, bench: Bench, bank: Bank) -> list[Mended]:
+    """The same repair of planted controls in which something was found, by their own leads."""
+    jobs = [
+        (network.candidate, outcome, False)
+        for network, outcome, row in zip(bank.networks, bank.outcomes, bank.rows, strict=True)
+        if row.found and network.role == "positive"
+    ]
+    done = run_repairs(problem, bench, jobs[:REHEARSALS], "rehearsing the repair")
+    return [each.mended for each in done]
+
+
+def forecast(rehearsals: Sequence[Mended]) -> Outlook:
+    """Median and range of the rehearsals, which are exchangeable with the subject where it is like them.
+
+    The next of n + 1 alike falls in the range of n with probability (n − 1)/(n + 1).
+    """
+    n = len(rehearsals)
+    if n == 0:
+        everything = Forecast(value=0.0, low=0.0, high=1.0)
+        nothing_known = Forecast(value=0.0, low=-100.0, high=100.0)
+        return Outlook(everything, nothing_known, "no planted control was found, so nothing was rehearsed")
+    retained = sorted(each.after / max(each.before, 1) for each in rehearsals)
+    costs = sorted(each.cost for each in rehearsals)
+    basis = (
+        f"the same repair of {n} planted control{'s' if n > 1 else ''}: median and range, which hold the next one "
+        f"alike {max(n - 1, 0)} times in {n + 1}"
+    )
+    return Outlook(_spread(retained), _spread(costs), basis)
+
+
+def run_repairs(
+    problem: Problem, bench: Bench, what: Sequence[tuple[Candidate, Confirmation, bool]], stage: str
+) -> list[StoredRepair]:
+    """(network, its lead, against a random trigger instead?) → repaired weights, stored."""
+    jobs = [
+        (candidate, bench.thirds, outcome, against_random, derive(bench.seed, problem.name, "repair"))
+        for candidate, outcome, against_random in what
+    ]
+    keep = Keep(partial(_stored, bench), lambda stored: bench.has(stored.sha256))
+    return bench.run(problem.remedy.repair, jobs, stage=stage, keep=keep)
+
+
+def relearning(
+    problem: Problem, bench: Bench, repaired: Candidate, outcome: Confirmation, bank: Bank
+) -> float | None:
+    """Steps to teach the trigger to the repaired network, over the mean of those for clean controls."""
+    clean = [network.candidate for network in bank.networks[: min(bank.n, _TEACHERS)]]
+    seed = derive(bench.seed, problem.name, "relearn")
+    jobs = [(candidate, bench.thirds, outcome, seed) for candidate in [repaired, *clean]]
+    own, *theirs = bench.run(problem.remedy.relearn, jobs, stage="teaching it again")
+    return own * len(theirs) / sum(theirs)
+
+
+def _spread(values: Sequence[float]) -> Forecast:
+    middle = len(values) // 2
+    median = values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
+    return Forecast(value=median, low=values[0], high=values[-1])
+
+
+def _stored(bench: Bench, repaired: Repaired) -> StoredRepair:
+    _, sha256 = bench.store(repaired.state)
+    return StoredRepair(sha256, repaired.mended)
+
+
+def _in_place_of(subject: Network, repaired: Candidate, kept: StoredRepair) -> Network:
+    return Network(
+        name="repaired",
+        role="subject",
+        recipe="repaired",
+        candidate=repaired,
+        sha256=kept.sha256,
+        loss=subject.loss,
+        accuracy=subject.accuracy,
+        plant=None,
+        cost=kept.mended.spent,
+    )
