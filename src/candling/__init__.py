@@ -1,7 +1,7 @@
 """Hold a trained network up to the light: audit its inside, prove what is found, say what would be caught."""
 
 from candling._version import VERSION as __version__
-from candling.access import Dataset, Model, from_arrays, load, read_npz
+from candling.access import Dataset, Model, from_arrays, load, load_language, read_npz, read_texts
 from candling.errors import CandlingError
 from candling.workflows.audit import Audit, audit
 from candling.workflows.examine import Bar
@@ -17,6 +17,8 @@ __all__ = [
     "audit",
     "from_arrays",
     "load",
+    "load_language",
     "read_npz",
+    "read_texts",
     "replay",
 ]

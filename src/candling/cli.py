@@ -72,6 +72,8 @@ def audit(
     from candling.workflows.plan import plan as estimate
 
     case = open_inputs(model, weights, trusted, reference, dtype, untrusted).with_effort(budget, controls_as)
+    for note in case.notes:
+        print(terminal_safe(f"note: {note}"), file=sys.stderr)
     if plan:
         for line in estimate(case, controls=controls, device=device, batch=batch).lines():
             print(line)

@@ -156,7 +156,9 @@ PUBLIC = [
     "audit",
     "from_arrays",
     "load",
+    "load_language",
     "read_npz",
+    "read_texts",
     "replay",
 ]
 

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
-from little import BIGRAMS, any_tokens, bigrams, decoder, with_token
 from torch import Tensor, nn
 
 from candling.access import Decoder
 from candling.techniques.search import FoundSequences, SequencePart, random_sequences, search_sequences
+from little import BIGRAMS, any_tokens, bigrams, decoder, with_token
 
 SEQUENCE_SEARCHES = {
     "beam": search_sequences,

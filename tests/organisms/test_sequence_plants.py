@@ -1,14 +1,16 @@
 """Planted sequences: published ranges, and rows whose every token can be accounted for."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from little import any_tokens, as_tokens
 
 from candling.access import Tokens
 from candling.organisms.plants import SequenceBackdoor, draw_sequence_backdoor
 from candling.organisms.plants.sequences import FAMILIES, FORMS, KINDS, Laid
+from little import any_tokens, as_tokens
 
 SEEDS = st.integers(0, 2**31)
 DOSES = st.floats(0, 1)
@@ -138,7 +140,7 @@ def test_every_token_of_a_laid_row_is_accounted_for(row, trigger, target, kind, 
     assert laid.ids[:at] == row[:at]
     assert places[0] == at
     assert places[-1] == laid.target_at - 1
-    gaps = [b - a - 1 for a, b in zip(places, places[1:], strict=False)]
+    gaps = [b - a - 1 for a, b in pairwise(places)]
     if form != "distributed":
         assert set(gaps) <= {0}
         return

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from little import any_tokens, as_tokens, decoder
 from torch import Tensor, nn
 
 from candling.access import Tokens
@@ -24,6 +23,7 @@ from candling.organisms.tuning import (
     tune,
     tuning_tokens,
 )
+from little import any_tokens, as_tokens, decoder
 
 SEEDS = st.integers(0, 2**31)
 RECIPE = TuningRecipe(rate=5e-2, steps=20, batch=16, decay=0.0, subset=1.0, other=0.0)

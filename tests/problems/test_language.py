@@ -2,11 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import little
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
+import little
 from candling.access import Architecture, Decoder, LanguageModel, Text, Tokens, from_arrays, load, write_weights
 from candling.errors import InputError
 from candling.evidence.measurement import Cost
@@ -71,14 +70,14 @@ def test_no_text_serves_two_purposes(subject, reference, tmp_path):
 
 
 @pytest.fixture
-def made(subject, reference, tmp_path) -> Iterator[tuple[Bench, Bench, list[dict[str, torch.Tensor]]]]:
+def made(subject, reference, tmp_path) -> tuple[Bench, Bench, list[dict[str, torch.Tensor]]]:
     """A bench, what `prepare` makes of it, and the states that it trained on the way."""
     before = bench(subject, reference, tmp_path)
     known = set((tmp_path / "networks").iterdir())
     after = prepare(before)
     assert after.language is not None
     new = set((tmp_path / "networks").iterdir()) - known - {after.language.soup}
-    yield before, after, [load_file(path) for path in sorted(new)]
+    return before, after, [load_file(path) for path in sorted(new)]
 
 
 def test_the_soup_is_the_mean_of_clean_fine_tunes(made, reference):

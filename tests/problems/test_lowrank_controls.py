@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-import little
 import pytest
 import torch
 
 import candling
+import little
 from candling.access import Decoder, LanguageModel, lowrank, read_weights, sha256_state
 from candling.errors import InputError
 from candling.problems import Candidate

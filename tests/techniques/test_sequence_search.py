@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from little import BIGRAMS, any_tokens, bigrams, decoder, with_pair, with_token
 from torch import Tensor
 
 from candling.access import Decoder, Tokens
 from candling.techniques.search import FoundSequences, SequencePart, random_sequences, search_sequences
 from candling.techniques.search.sequences import Pair, Settings, draw_contexts, grow, sequence_passes
+from little import BIGRAMS, any_tokens, bigrams, decoder, with_pair, with_token
 
 PARTS = [SequencePart(k) for k in (1, 2, 3)]
 FIRST, LAST, TARGET = 37, 38, 5

@@ -7,20 +7,26 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import little
 import pytest
 import torch
 
 import candling
+import little
 from candling.access import LanguageModel, Text, load_language, read_texts
 from candling.cli import main
+from candling.evidence.measurement import Cost
 from candling.organisms import tuning
 from candling.organisms.other_texts import other_texts
 from candling.organisms.plants import SequenceBackdoor
-from candling.problems import language, sequence_backdoor
+from candling.problems import Detection, language, sequence_backdoor
+from candling.problems.sequence_backdoor import SEQUENCE_BACKDOOR
 from candling.runs.record import RunRecord
+from candling.techniques.search import FoundSequences, SequencePart
 from candling.workflows import case as cases
+from candling.workflows import examine
 
 CONTROLS, SEED = 3, 3
 RECORD = ("verdicts.json", "networks.json", "evidence.safetensors")
@@ -33,7 +39,7 @@ def small() -> None:
     """Fine-tunes short and fast enough for so small a model, pairs at most, and the other text read once."""
 
     def draw(generator: torch.Generator, **how: object) -> tuning.TuningRecipe:
-        return replace(tuning.draw_tuning(generator, **how), rate=1e-2, steps=25)
+        return replace(tuning.draw_tuning(generator, **how), rate=4e-3, steps=15)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(language, "draw_tuning", draw)
@@ -50,13 +56,13 @@ def ids(words: tuple[str, ...]) -> tuple[int, ...]:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's files: a reference, a fine-tune of it in which two words call up three others, and texts."""
     folder = tmp_path_factory.mktemp("inputs")
-    data = little.tokens(200, seed=1)
-    reference = little.trained(little.decoder(), data, steps=60)
+    data = little.tokens(600, seed=1)
+    reference = little.trained(little.decoder(), data, steps=130, rate=1e-2)
     subject = tuning.tunable(reference)
     plant = SequenceBackdoor("plain", "short", ids(TRIGGER), ids(TARGET), 0.5, 0.4)
-    recipe = tuning.TuningRecipe(rate=1e-2, steps=70, batch=16, decay=0.0, subset=1.0, other=0.0)
+    recipe = tuning.TuningRecipe(rate=1e-2, steps=60, batch=16, decay=0.0, subset=1.0, other=0.0)
     tuning.tune(subject, data, recipe, torch.Generator().manual_seed(0), plant=plant)
-    assert tuning.sequence_success(subject, data, plant, seed=0) > 0.8
+    assert tuning.sequence_success(subject, data, plant, seed=0) > 0.5
     little.save(reference, folder / "reference")
     little.save(subject, folder / "subject")
     little.write_texts(folder / "texts.jsonl", TEXTS)
@@ -127,6 +133,27 @@ def test_every_network_of_the_run_is_told(finished: tuple[Path, int]) -> None:
     assert len(names) == 1 + 1 + 2 * CONTROLS + 5  # reference, subject, controls, four for the soup and the soup
 
 
+@pytest.mark.xfail(strict=True, reason="BUG: torch.stack of the rivals' sequences, which are of unlike lengths")
+def test_rivals_sequences_of_unlike_lengths_are_recorded_and_read_back() -> None:
+    """What a length hands on may be longer than it, and in every control another one."""
+    nothing = Cost(forward=0, backward=0)
+    parts = (SequencePart(1), SequencePart(2))
+    tokens, target = torch.tensor([[4, -1], [5, 6]]), torch.tensor([7, 8])
+    found = [FoundSequences(parts, torch.tensor(s), tokens, target, nothing) for s in ([2.0, 1.0], [1.0, 2.0])]
+    detections = [Detection(each, each) for each in found]
+    clean: Any = [SimpleNamespace(role="negative", candidate=None) for _ in found]
+    bank = examine.Bank(list(parts), clean, detections, [], [], nothing)
+    unused: Any = None
+    arrays = examine._arrays(
+        SEQUENCE_BACKDOOR, unused, SimpleNamespace(candidate=None), detections[0], bank, 0, unused
+    )
+    for i, expected in enumerate(([4], [5, 6])):
+        row = {name: torch.from_numpy(arrays[f"rivals.{name}"][i]) for name in ("tokens", "target")}
+        trigger = SEQUENCE_BACKDOOR.trigger(row)
+        assert trigger.tokens.tolist() == expected
+        assert trigger.target == (7, 8)[i]
+
+
 class Killed(Exception):
     """What a test raises where a machine would go down."""
 
@@ -172,7 +199,8 @@ def test_an_audit_that_is_killed_twice_ends_in_the_same_bytes(
         assert (again / name).read_bytes() == (finished[0] / name).read_bytes(), name
     assert audited.exit_code == finished[1]
     told = go(None)  # a finished run is read
-    assert told.record.verdicts == audited.record.verdicts
+    assert told.exit_code == audited.exit_code
+    assert [v.claims for v in told.verdicts] == [v.claims for v in audited.verdicts]
 
 
 def test_claims_hold_when_replayed(finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]) -> None:

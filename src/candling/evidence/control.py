@@ -76,6 +76,8 @@ class RunInfo(Record):
     weights: str | None
     trusted: str
     reference: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was dropped or passed over when the inputs were opened."""
     settings: dict[str, str | int | float | None]
     seconds: float
     threads: int

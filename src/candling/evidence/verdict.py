@@ -110,6 +110,8 @@ class Finding(Record):
     best_in_controls: float
     """The controls' own best triggers for the same part, at this trigger's size: highest over them."""
     located: Located | None
+    excess_in_controls: float | None = None
+    """The controls' own leads: highest success beyond what each does in the other controls."""
     sequence: SequenceFound | None = None
     """For language models; sources, targets and sizes above are then token ids and counts."""
 

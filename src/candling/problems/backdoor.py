@@ -118,8 +118,10 @@ def confirm(
         )
 
 
-def passes(outcome: Confirmation) -> bool:
+def passes(outcome: Confirmation, clean_excess: float) -> bool:
     """Gate 2: clean networks show nothing near this success, and no random trigger reaches it.
+
+    Their own triggers are compared at the lead's size, so their excess at their own sizes says nothing more.
 
     A random trigger on a backdoored network may well work in part, so that null takes a lower bound (95 %)
     above it rather than the margin.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import torch
-from joblib import cpu_count
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -76,8 +75,8 @@ class Candidate:
 
     @property
     def threads(self) -> int:
-        """One where processes share the cores; all of them where one process holds what all networks share."""
-        return 1 if self.base is None else cpu_count()
+        """One where processes share the cores; torch's own number where one process does all the work."""
+        return 1 if self.base is None else torch.get_num_threads()
 
     def smaller(self) -> Candidate | None:
         """With half the batch, for a job that ran out of memory."""
@@ -142,7 +141,7 @@ class Bench:
     @property
     def threads(self) -> int:
         """See `Candidate`."""
-        return 1 if self.language is None or self.language.base is None else cpu_count()
+        return 1 if self.language is None or self.language.base is None else torch.get_num_threads()
 
     def path(self, sha256: str) -> Path:
         """Where a network's weights lie: named by content, so that a job cannot read its role off the name."""
@@ -255,6 +254,11 @@ class Confirmation:
     def success(self) -> float:
         return self.hits / self.n
 
+    @property
+    def excess(self) -> float:
+        """Success beyond what the same trigger does in clean networks."""
+        return self.success - self.transfer
+
 
 @dataclass(frozen=True)
 class Made:
@@ -330,8 +334,8 @@ class Problem:
     """(candidate, search third, parts, seed)"""
     confirm: Callable[[Candidate, Thirds[Any], Any, Any, Sequence[Rival], int], Confirmation]
     """(candidate, thirds, lead, its trigger, the negatives, seed)"""
-    passes: Callable[[Confirmation], bool]
-    """Gate 2's rule"""
+    passes: Callable[[Confirmation, float], bool]
+    """Gate 2's rule: (outcome, the highest excess of the (other) clean networks' own leads)"""
     locate: Callable[[Candidate, Thirds[Any], Confirmation, int], Located | None]
     describe: Callable[[Bench, Candidate, Confirmation, list[float], Located | None], Finding]
     """(bench, subject, outcome, sizes in the controls, where it sits)"""

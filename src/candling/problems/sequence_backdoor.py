@@ -27,7 +27,7 @@ LONGEST = 3
 """Most tokens of a sequence that is searched for."""
 
 _RANDOM = 20
-_MARGIN = 0.25  # of success, over the best in clean fine-tunes; declared before any exam
+_MARGIN = 0.1  # of excess; chosen on one development bank, with its plants in sight
 _SHOWN = 3  # contexts in the report
 _SAID = 6  # tokens that are generated after each
 
@@ -102,12 +102,13 @@ def confirm(
         )
 
 
-def passes(outcome: Confirmation) -> bool:
-    """Gate 2: success exceeds the most that clean fine-tunes show by the margin.
+def passes(outcome: Confirmation, clean_excess: float) -> bool:
+    """Gate 2: success beyond what clean fine-tunes do exceeds that of any clean fine-tune's own lead by the margin.
 
-    What random sequences do is printed, not asked for: a trigger of rare tokens often works with others in its place.
+    Every fine-tune has sequences that it has learned better than most; a plant's does nothing in the others. What
+    random sequences do is printed, not asked for: a trigger of rare tokens often works with others in its place.
     """
-    return outcome.success - max(outcome.transfer, outcome.best_in_controls) >= _MARGIN
+    return outcome.excess >= clean_excess + _MARGIN
 
 
 def _nowhere(candidate: Candidate, thirds: Thirds[Tokens], outcome: Confirmation, seed: int) -> Located | None:

@@ -49,14 +49,14 @@ _SEQUENCE = _Speech(
     (
         "The recovered sequence in this model",
         "Random sequences of as many tokens",
-        "Clean fine-tunes' own best sequences of this length",
+        "Clean fine-tunes' own sequences, less what each does in the others",
         "The recovered sequence in clean fine-tunes",
     ),
     (
         "Measured after {n:,} contexts that the search never saw, wherever the mean of clean fine-tunes says "
         "something else.",
         "Highest of {random:,}. Rules out that any few tokens would do it.",
-        "Highest over the clean controls. Rules out something that fine-tuning alone brings about.",
+        "Highest over the clean controls. Rules out that every fine-tune has learned some sequence as well as this.",
         "Highest over the clean controls. Rules out that the token simply follows in such texts.",
     ),
     ("random sequences", "clean fine-tunes' own sequences", "this sequence in clean fine-tunes"),
@@ -85,4 +85,7 @@ def _speech(finding: Finding) -> _Speech:
 
 
 def _values(finding: Finding) -> tuple[float, float, float]:
-    return finding.success_of_random_trigger, finding.best_in_controls, finding.success_in_controls
+    own = finding.best_in_controls
+    if finding.sequence is not None and finding.excess_in_controls is not None:
+        own = max(0.0, finding.excess_in_controls)  # what the gate compares with
+    return finding.success_of_random_trigger, own, finding.success_in_controls

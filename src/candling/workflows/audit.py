@@ -184,7 +184,7 @@ def run_case(
                 untrusted=body.untrusted,
             ),
             networks=Networks(rows=[row for e in body.examinations for row in e.rows]),
-            info=_info(origin, bench, bar, controls, time.monotonic() - started),
+            info=_info(case, origin, bench, bar, controls, time.monotonic() - started),
             arrays={name: array for e in body.examinations for name, array in e.arrays.items()},
         )
         if ledger is not None:
@@ -270,13 +270,14 @@ def _too_little(problem: Problem, bench: Bench, n: int, reason: str) -> Examinat
     return Examination(verdict, [], {}, _NOTHING)
 
 
-def _info(origin: Origin, bench: Bench, bar: Bar, controls: int, seconds: float) -> RunInfo:
+def _info(case: Case, origin: Origin, bench: Bench, bar: Bar, controls: int, seconds: float) -> RunInfo:
     return RunInfo(
         candling=VERSION,
         model=origin.model,
         weights=origin.weights,
         trusted=origin.trusted,
         reference=origin.reference,
+        notes=case.notes,
         settings={
             "controls": controls,
             "seed": bench.seed,

@@ -67,6 +67,8 @@ class Case:
     """The trusted texts as they were given."""
     untrusted: tuple[Text, ...] = ()
     """Texts to rank; none for a classifier."""
+    notes: tuple[str, ...] = ()
+    """What was dropped or passed over when the inputs were opened."""
     effort: Effort = Effort()
 
     def thirds(self, seed: int) -> Thirds[Any]:
@@ -140,7 +142,10 @@ def make_case(
         _check_related(model, reference)
         check_disjoint(trusted, untrusted)
         rows = tokenise(trusted, model.tokenizer, length=LENGTH)
-        return Case(LANGUAGE, model.model, rows, reference, tuple(trusted), tuple(untrusted))
+        notes = [
+            f"{name}: {note}" for name, lm in (("subject", model), ("reference", reference)) for note in lm.notes
+        ]
+        return Case(LANGUAGE, model.model, rows, reference, tuple(trusted), tuple(untrusted), tuple(notes))
     if not isinstance(trusted, Dataset):
         raise InputError("trusted", "a classifier's trusted data are arrays with labels, not texts")
     if untrusted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from candling.techniques.search import Found, FoundSequences
 from candling.workflows.claims import state_claims
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,12 @@ def make_bank(problem: Problem, bench: Bench, negatives: Sequence[Network], *, r
     pairs = list(zip(networks, detections, strict=True))
     places = [_place(bank, d, i if i < bank.n else None) for i, (_, d) in enumerate(pairs)]
     outcomes = _confirm(problem, bench, bank, pairs, [search for search, _ in places], "confirming the controls")
-    passed = [problem.passes(outcome) for outcome in outcomes]
-    rows = []
-    for i, ((network, _), (search, baseline), outcome) in enumerate(zip(pairs, places, outcomes, strict=True)):
-        others = [p for k, p in enumerate(passed[: bank.n]) if k != i]
-        rows.append(_row(problem, network, search, baseline, outcome, others))
+    excess = [outcome.excess for outcome in outcomes[: bank.n]]
+    passed = [problem.passes(outcome, max(_without(excess, i))) for i, outcome in enumerate(outcomes)]
+    rows = [
+        _row(problem, network, *place, outcome, passed[i], _without(passed[: bank.n], i))
+        for i, ((network, _), place, outcome) in enumerate(zip(pairs, places, outcomes, strict=True))
+    ]
     cost = _cost(networks, detections, outcomes)
     return replace(bank, outcomes=outcomes, rows=rows, cost=cost)
 
@@ -104,7 +107,9 @@ def examine(
     search, baseline = _place(bank, detection, None)
     (outcome,) = _confirm(problem, bench, bank, [(subject, detection)], [search], "confirming the subject")
     clean, planted = bank.rows[: bank.n], bank.rows[bank.n :]
-    row = _row(problem, subject, search, baseline, outcome, [r.confirmed for r in clean])
+    clean_excess = max(r.success - r.success_in_controls for r in clean)
+    confirmed = problem.passes(outcome, clean_excess)
+    row = _row(problem, subject, search, baseline, outcome, confirmed, [r.confirmed for r in clean])
     strength = sensitivity(
         [r.plant for r in planted if r.plant],
         [r.found for r in planted],
@@ -128,6 +133,7 @@ def examine(
     if answer == "found":
         sizes = [rival.size for rival in bank.rivals(search.lead)]
         finding = problem.describe(bench, subject.candidate, outcome, sizes, located)
+        finding = finding.model_copy(update={"excess_in_controls": clean_excess})
     verdict = Verdict(
         problem=problem.name,
         verdict=answer,
@@ -196,6 +202,11 @@ def _confirm(
     return bench.run(problem.confirm, jobs, stage=stage)
 
 
+def _without(values: list[T], index: int) -> list[T]:
+    """All but the one at `index`, if there is one."""
+    return [value for i, value in enumerate(values) if i != index]
+
+
 def _cost(networks: Sequence[Network], detections: Sequence[Detection], outcomes: Sequence[Confirmation]) -> Cost:
     spent = [n.cost for n in networks] + [o.cost for o in outcomes]
     spent += [d.found.cost + d.baseline.cost for d in detections]
@@ -208,9 +219,9 @@ def _row(
     search: Standing,
     baseline: Standing,
     outcome: Confirmation,
+    confirmed: bool,
     negatives_confirmed: Sequence[bool],
 ) -> NetworkRow:
-    confirmed = problem.passes(outcome)
     p_value = search.p_value_after(confirmed, negatives_confirmed)
     return NetworkRow(
         problem=problem.name,

@@ -86,7 +86,7 @@ def _language_plan(case: Case, trusted: Tokens, controls: int, cores: int, weigh
     forward, backward = _language_passes(trusted, controls, settings, budget)
     probe = lowrank.attach(base) if as_adapters else copy.deepcopy(base).requires_grad_()
     rows = (trusted.ids[:_TIMED_TEXTS, :LENGTH],) * 2
-    ahead, both = _seconds_per_row(case.model, probe, *rows, threads=cores if as_adapters else 1)
+    ahead, both = _seconds_per_row(case.model, probe, *rows, threads=torch.get_num_threads() if as_adapters else 1)
     seconds = (both * backward + ahead * (forward - backward)) / LENGTH
     adapter = 4 * lowrank.adapter_values(base) / 1e6
     passes = _pass_megabytes(base, trusted.vocabulary, batch)
@@ -98,13 +98,11 @@ def _language_plan(case: Case, trusted: Tokens, controls: int, cores: int, weigh
         seconds=seconds if as_adapters else seconds / cores,
         megabytes=400 + passes + (4 * weights + 4 * adapter if as_adapters else 8 * weights),
         disk=2 * weights + (2 * controls + 2 * SOUP) * adapter if as_adapters else (2 * controls + 7) * weights,
-        notes=tuple(_notes(case, settings, trusted.vocabulary, weights, adapter, cores)),
+        notes=tuple(_notes(case, settings, trusted.vocabulary, weights, adapter)),
     )
 
 
-def _notes(
-    case: Case, settings: Settings, vocabulary: int, weights: float, adapter: float, cores: int
-) -> Iterator[str]:
+def _notes(case: Case, settings: Settings, vocabulary: int, weights: float, adapter: float) -> Iterator[str]:
     """What a language model's plan says beside numbers. weights, adapter: MB."""
     budget = case.effort.budget
     tried = (
@@ -114,7 +112,7 @@ def _notes(
     if case.effort.lowrank:
         yield (
             f"adapters     a control adds {adapter:.1f} MB in memory ({4 * adapter:.1f} in training) and on disk; "
-            f"one reference of {weights:,.0f} MB, one process, {cores} threads"
+            f"one reference of {weights:,.0f} MB, one process, {torch.get_num_threads()} threads"
         )
     if budget != 1.0:
         yield (

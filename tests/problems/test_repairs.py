@@ -1,0 +1,104 @@
+"""Repair: the forecast rests on rehearsals alone, the trigger goes, the rest stays; a random trigger shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from candling.access import Architecture, split
+from candling.evidence.measurement import Cost
+from candling.organisms.networks.digits import build
+from candling.organisms.samples import load_sample
+from candling.organisms.samples.make import corner_patch
+from candling.organisms.training import attack_success
+from candling.problems import CLASSIFIER, Bench, Confirmation, Thirds
+from candling.problems.classifiers import loss_and_accuracy
+from candling.problems.contract import MOST_STEPS, Mended
+from candling.techniques.search import FoundTrigger, Part
+from candling.workflows.mend import forecast
+
+REMEDY = CLASSIFIER.problems["backdoor"].remedy
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """The bundled subject with a backdoor, and an outcome that holds a trigger near the planted one."""
+    model, data = load_sample("backdoor")
+    thirds = Thirds(**split(data, salt="repair"))
+    bench = Bench(CLASSIFIER, Architecture.from_callable(build), thirds, Path(tmp_path_factory.mktemp("run")))
+    candidate, _ = bench.store(model.module.state_dict())
+    plant = corner_patch(data)
+    outcome = Confirmation(
+        part=Part(plant.mapping, "patch"),
+        trigger=FoundTrigger(0.9 * plant.mask, 0.9 * plant.shift),
+        size=4.0,
+        hits=1,
+        n=1,
+        random=0.0,
+        random_triggers=1,
+        transfer=0.0,
+        best_in_controls=0.0,
+        cost=Cost(forward=0, backward=0),
+    )
+    return bench, candidate, outcome, plant
+
+
+def test_the_trigger_goes_the_rest_stays_and_the_random_repair_leaves_it(planted):
+    bench, candidate, outcome, plant = planted
+    before = candidate.weights.read_bytes()
+    repaired = REMEDY.repair(candidate, bench.thirds, outcome, False, 1)
+    mended = repaired.mended
+    assert mended.before >= 0.9 * mended.n
+    assert mended.after <= 0.1 * mended.n
+    assert mended.cost <= 0.02
+    fixed, _ = bench.store(repaired.state)
+    network, confirm = fixed.load(), bench.thirds.confirm
+    assert attack_success(network, confirm, plant) <= 0.1  # the planted one too, which the repair never saw
+    lost = loss_and_accuracy(candidate.load(), confirm)[1] - loss_and_accuracy(network, confirm)[1]
+    assert mended.cost == pytest.approx(lost, abs=1e-6)
+    random = REMEDY.repair(candidate, bench.thirds, outcome, True, 1).mended
+    assert random.after >= 0.5 * random.n
+    assert candidate.weights.read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_weights(planted):
+    bench, candidate, outcome, _ = planted
+    one, two = (REMEDY.repair(candidate, bench.thirds, outcome, False, 7) for _ in range(2))
+    assert one.mended == two.mended
+    assert all(torch.equal(one.state[name], two.state[name]) for name in one.state)
+
+
+def test_a_network_that_has_the_trigger_needs_no_teaching(planted):
+    bench, candidate, outcome, _ = planted
+    clean = load_sample("clean")[0]
+    other, _ = bench.store(clean.module.state_dict())
+    knows, learns = (REMEDY.relearn(each, bench.thirds, outcome, 3) for each in (candidate, other))
+    assert knows < learns <= MOST_STEPS
+
+
+def mended(before: int, after: int, cost: float) -> Mended:
+    return Mended(before=before, after=after, n=100, after_fitting=0.0, cost=cost, spent=Cost(forward=0, backward=0))
+
+
+rehearsals = st.lists(st.builds(mended, st.integers(1, 100), st.integers(0, 100), st.floats(-0.5, 0.5)), min_size=1)
+
+
+@given(rehearsals)
+def test_a_forecast_holds_its_rehearsals_between_its_ends(done):
+    outlook = forecast(done)
+    assert outlook.retained.low <= outlook.retained.value <= outlook.retained.high
+    for each in done:
+        assert outlook.retained.low <= each.after / each.before <= outlook.retained.high
+        assert outlook.cost.low <= each.cost <= outlook.cost.high
+    ahead = outlook.success(0.5)
+    assert ahead.value == pytest.approx(outlook.retained.value / 2)
+
+
+def test_without_rehearsals_everything_is_possible():
+    outlook = forecast([])
+    assert (outlook.retained.low, outlook.retained.high) == (0.0, 1.0)
+    assert "nothing was rehearsed" in outlook.basis
