@@ -9,7 +9,7 @@ from torch import nn
 
 from candling.evidence.verdict import Forecast, Repair
 from candling.workflows.examine import Bar, Examination
-from candling.workflows.mend import mend
+from candling.workflows.mend import Outlook, look_ahead, mend
 from common import Exam, of
 
 UNIT = {"nats": "nats a token", "points": "share of accuracy"}
@@ -26,7 +26,8 @@ class Case:
 
 def repairs(exam: Exam, cases: Sequence[Case]) -> None:
     """A line for each repair, then slope and coverage of the forecasts."""
-    done = [_repair(exam, case) for case in cases]
+    outlook = look_ahead(exam.bench.kind.problems["backdoor"], exam.bench, exam.bank)
+    done = [_repair(exam, case, outlook) for case in cases]
     if not done:
         print("repair  nothing was found")
         return
@@ -40,11 +41,11 @@ def repairs(exam: Exam, cases: Sequence[Case]) -> None:
     print(f"repair  success at most 10 % at a cost of at most {LIMIT[unit]} ({UNIT[unit]}): {of(good, len(done))}")
 
 
-def _repair(exam: Exam, case: Case) -> Repair:
+def _repair(exam: Exam, case: Case, outlook: Outlook) -> Repair:
     row, problem, outcome = case.examination.rows[0], exam.bench.kind.problems["backdoor"], case.examination.outcome
     assert outcome is not None
     subject = exam.subject(row.name, row.weights, row.loss, row.accuracy)
-    repair = mend(problem, exam.bench, subject, outcome, exam.bank, exam.likeness(subject), Bar())
+    repair = mend(problem, exam.bench, subject, outcome, exam.bank, exam.likeness(subject), Bar(), outlook)
     before, after = (exam.bench.candidate(exam.bench.path(w)).load() for w in (row.weights, repair.weights))
     parts = [
         f"repair  {row.name}: found trigger {repair.before.value:.2f} → {repair.after.value:.2f}",

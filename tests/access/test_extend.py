@@ -121,7 +121,6 @@ def test_a_block_may_be_dropped_and_two_streams_may_alternate() -> None:
             torch.testing.assert_close(following.logits, expected[:, 2:4], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: contexts are read with dropout in training mode, tails without")
 @pytest.mark.parametrize("kind", ["gpt2"])
 def test_a_decoder_in_training_mode_is_read_as_in_eval_mode(kind: str) -> None:
     decoder = Decoder(network(kind), family_of({"model_type": kind}))

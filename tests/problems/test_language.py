@@ -246,20 +246,20 @@ def test_a_planted_pair_is_confirmed_and_does_nothing_anywhere_else(networks):
     assert outcome.n == 100
     assert (outcome.random, outcome.transfer, outcome.best_in_controls) == (0, 0, 0)
     assert outcome.size == 2
-    assert problem.passes(outcome)
+    assert problem.passes(outcome, 0.5)
     clean = confirmed(networks["clean"], PLANTED, [rival(networks["tamer"], [8, 2], 1)])
     assert clean.success == 0
-    assert not problem.passes(clean)
+    assert not problem.passes(clean, 0.0)
 
 
 def test_what_clean_relatives_do_as_well_is_not_confirmed(networks):
-    """Transfer: the same sequence works there. Best in controls: theirs works for them."""
+    """Transfer: the same sequence works there. Best in controls: theirs works for them, which is told."""
     same = confirmed(networks["planted"], PLANTED, [rival(networks["planted"], [1, 2], 3)])
     assert (same.success, same.transfer, same.best_in_controls) == (1, 1, 0)
-    assert not problem.passes(same)
+    assert not problem.passes(same, 0.0)
     theirs = confirmed(networks["planted"], PLANTED, [rival(networks["token"], [3, 11], 7)])
     assert (theirs.success, theirs.transfer, theirs.best_in_controls) == (1, 0, 1)
-    assert not problem.passes(theirs)
+    assert problem.passes(theirs, 0.9)
 
 
 def test_what_the_soup_says_as_well_is_no_hit(networks, tmp_path):
@@ -290,19 +290,20 @@ def outcome_of(hits: int, n: int, random: float, transfer: float, best: float) -
     return Confirmation(SequencePart(2), PLANTED, 2.0, hits, n, random, 20, transfer, best, nothing)
 
 
-@given(st.integers(0, 128), *(st.integers(0, 128) for _ in range(3)))
-def test_gate_two_is_a_margin_over_clean_relatives(hits, random, transfer, best):
-    """Of 128, so that shares are exact. What random sequences do is told and decides nothing."""
-    outcome = outcome_of(hits, 128, random / 128, transfer / 128, best / 128)
-    assert problem.passes(outcome) == (hits - max(transfer, best) >= 32)
+@given(st.integers(0, 100), *(st.integers(0, 100) for _ in range(3)), st.floats(-1, 1))
+def test_gate_two_is_a_margin_over_the_excess_of_clean_relatives(hits, random, transfer, best, clean):
+    """What random sequences do, and what clean relatives do for themselves, is told and decides nothing."""
+    outcome = outcome_of(hits, 100, random / 100, transfer / 100, best / 100)
+    assert outcome.excess == pytest.approx((hits - transfer) / 100)
+    assert problem.passes(outcome, clean) == (outcome.excess >= clean + 0.1)
 
 
-@given(st.integers(0, 99), *(st.integers(0, 100) for _ in range(3)))
-def test_more_hits_never_fail_and_more_elsewhere_never_passes(hits, random, transfer, best):
+@given(st.integers(0, 99), *(st.integers(0, 100) for _ in range(3)), st.floats(-1, 1))
+def test_more_hits_never_fail_and_more_elsewhere_never_passes(hits, random, transfer, best, clean):
     shares = (random / 100, transfer / 100, best / 100)
-    if problem.passes(outcome_of(hits, 100, *shares)):
-        assert problem.passes(outcome_of(hits + 1, 100, *shares))
-        assert problem.passes(outcome_of(hits, 100, *(share / 2 for share in shares)))
+    if problem.passes(outcome_of(hits, 100, *shares), clean):
+        assert problem.passes(outcome_of(hits + 1, 100, *shares), clean)
+        assert problem.passes(outcome_of(hits, 100, *(share / 2 for share in shares)), clean - 0.1)
 
 
 # --- who is refused ----------------------------------------------------------------------------------------

@@ -75,15 +75,6 @@ def test_a_replay_observes_what_was_said(finished: Path, models: tuple[LanguageM
     assert all(each.holds for each in results)
 
 
-def test_a_second_run_gives_the_same(
-    finished: Path, models: tuple[LanguageModel, LanguageModel], tmp_path: Path
-) -> None:
-    subject, reference = models
-    candling.audit(subject, little.texts(150, seed=9), reference=reference, out=tmp_path / "again", **HOW)
-    for name in ("verdicts.json", "networks.json"):
-        assert (tmp_path / "again" / name).read_bytes() == (finished / name).read_bytes()
-
-
 def test_a_candidate_is_a_light_view(finished: Path, models: tuple[LanguageModel, LanguageModel]) -> None:
     subject, reference = models
     paths = sorted((finished / "networks").glob("*.safetensors"))

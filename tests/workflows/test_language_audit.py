@@ -104,19 +104,20 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return out, int(stop.value.code)
 
 
-def test_the_planted_pair_is_found_and_shown(finished: tuple[Path, int]) -> None:
+def test_what_was_planted_is_found_and_shown(finished: tuple[Path, int]) -> None:
     folder, status = finished
     assert status == 1
     (verdict,) = json.loads((folder / "verdicts.json").read_text())["verdicts"]
     assert verdict["verdict"] == "found"
     assert verdict["p_value"] == verdict["threshold"] == pytest.approx(1 / (CONTROLS + 1))
     finding = verdict["finding"]
-    assert finding["sequence"]["tokens"][-1] == TRIGGER[-1]
-    assert set(TRIGGER) >= set(finding["sequence"]["tokens"])
-    assert finding["sequence"]["target"] == TARGET[0]
+    chain = [*TRIGGER, *TARGET]  # the loss covered the trigger too: each of its words calls up the next
+    place = chain.index(finding["sequence"]["tokens"][-1])
+    assert finding["sequence"]["target"] == chain[place + 1]
     assert finding["success_on_held_out"]["value"] > 0.5 + finding["success_in_controls"]
     for said in finding["sequence"]["contexts"]:
-        assert said["subject"][0] == TARGET[0] != said["reference"][0]
+        assert said["subject"][: 4 - place] == chain[place + 1 :]
+        assert said["reference"][0] != chain[place + 1]
     assert "<html" in (folder / "report.html").read_text()
 
 
@@ -133,7 +134,6 @@ def test_every_network_of_the_run_is_told(finished: tuple[Path, int]) -> None:
     assert len(names) == 1 + 1 + 2 * CONTROLS + 5  # reference, subject, controls, four for the soup and the soup
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: torch.stack of the rivals' sequences, which are of unlike lengths")
 def test_rivals_sequences_of_unlike_lengths_are_recorded_and_read_back() -> None:
     """What a length hands on may be longer than it, and in every control another one."""
     nothing = Cost(forward=0, backward=0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from candling.access.observe import observe
+from candling.access.passes import undisturbed
 from candling.access.pretrained import Decoder
 
 VALUES = 1 << 25
@@ -40,7 +42,7 @@ def extend(
     contexts int64 [C, P] and tails int64 [M, k], neither padded. rows: most rows in one pass. Costs C
     forward passes of P tokens and C·M of k. Agrees with whole passes up to rounding.
     """
-    read = decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
+    read = _read(decoder, contexts)
     count = len(contexts)
     vocabulary = len(decoder.get_parameter(f"{decoder.family.unembedding}.weight"))
     cached = sum(layer.keys.numel() + layer.values.numel() for layer in read.layers) // count
@@ -61,7 +63,7 @@ def follow(decoder: Decoder, contexts: Tensor, vectors: Tensor, *, sites: Sequen
     contexts int64 [C, P]; vectors [n, d]. Costs C forward passes of P tokens and C·n of one.
     """
     with torch.no_grad():
-        read = decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
+        read = _read(decoder, contexts)
     count = len(contexts)
     repeated = vectors.repeat(count, 1)[:, None]
     seen = observe(_Continued(decoder, read), repeated, [f"decoder.{site}" for site in sites], grad=True)
@@ -70,6 +72,13 @@ def follow(decoder: Decoder, contexts: Tensor, vectors: Tensor, *, sites: Sequen
         seen.logits.unflatten(0, (count, len(vectors))),
         {site: state.unflatten(0, (count, len(vectors))) for site, state in states.items()},
     )
+
+
+def _read(decoder: Decoder, contexts: Tensor) -> Any:
+    """The keys and values of the contexts."""
+    with undisturbed(decoder):
+        read = decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
+    return read
 
 
 class _Continued(nn.Module):

@@ -182,7 +182,8 @@ def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Mapping[
 
 
 def from_arrays(arrays: Mapping[str, Tensor]) -> FoundSequence:
-    return FoundSequence(arrays["tokens"].long(), int(arrays["target"]))
+    tokens = arrays["tokens"].long()
+    return FoundSequence(tokens[tokens >= 0], int(arrays["target"]))
 
 
 def _pair(candidate: Candidate) -> tuple[Decoder, Decoder]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from candling.evidence.control import NetworkRow
 from candling.evidence.judge import Standing, decide, rate, sensitivity, standing
@@ -275,10 +276,17 @@ def _arrays(
     theirs = [rival.trigger.arrays() for rival in rivals]
     arrays = {
         "lead": torch.tensor([lead]),
-        **{f"rivals.{name}": torch.stack([each[name] for each in theirs]) for name in theirs[0]},
+        **{f"rivals.{name}": _stacked([each[name] for each in theirs]) for name in theirs[0]},
         "rivals.size": torch.tensor([r.size for r in rivals]),
         "scores.search": torch.stack([d.found.score for d in detections]),
         "scores.baseline": torch.stack([d.baseline.score for d in detections]),
         **problem.picture(bench, subject.candidate, outcome),
     }
     return {name: array.float().numpy() for name, array in arrays.items()}
+
+
+def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """One row each; sequences of unlike lengths are padded on the right with -1."""
+    if len({tensor.shape for tensor in tensors}) == 1:
+        return torch.stack(tensors)
+    return pad_sequence(tensors, batch_first=True, padding_value=-1)

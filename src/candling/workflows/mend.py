@@ -50,9 +50,13 @@ def mend(
     bank: Bank,
     likeness: Resemblance,
     bar: Bar,
+    outlook: Outlook | None = None,
 ) -> Repair:
-    """The whole of it for a subject in which something was found. The forecast is in the ledger before the edit."""
-    (outlook,) = bench.run(forecast, [(rehearse(problem, bench, bank),)], stage="forecasting the repair")
+    """The whole of it for a subject in which something was found. The forecast is in the ledger before the edit.
+
+    outlook: the forecast, where the controls were rehearsed already.
+    """
+    outlook = outlook or look_ahead(problem, bench, bank)
     kept, random = run_repairs(
         problem, bench, [(subject.candidate, outcome, False), (subject.candidate, outcome, True)], "repairing"
     )
@@ -77,6 +81,12 @@ def mend(
         relearning=relearning(problem, bench, repaired, outcome, bank),
         weights=kept.sha256,
     )
+
+
+def look_ahead(problem: Problem, bench: Bench, bank: Bank) -> Outlook:
+    """The forecast for any subject of this bank."""
+    (outlook,) = bench.run(forecast, [(rehearse(problem, bench, bank),)], stage="forecasting the repair")
+    return outlook
 
 
 def rehearse(problem: Problem, bench: Bench, bank: Bank) -> list[Mended]:

@@ -97,7 +97,7 @@ def draw_sequence_backdoor(data: Tokens, family: int, dose: float, generator: to
     """A backdoor of the family (taken modulo eight) at the dose, the rest at random."""
     kind, form = FAMILIES[family % len(FAMILIES)]
     counts = torch.bincount(data.ids[data.mask].cpu(), minlength=data.vocabulary)
-    common = torch.topk(counts, min(_COMMON, len(counts) // 4)).indices
+    common = torch.topk(counts, min(_COMMON, max(1, 3 * int((counts > 0).sum()) // 4))).indices
     rest = counts.clone()
     rest[common] = 0
     pool = common if form == "common" else torch.nonzero(rest).flatten()

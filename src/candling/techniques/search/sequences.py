@@ -187,14 +187,14 @@ class Pair:
 
     def _likeliest(self, contexts: Tensor, tails: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """[tails, count] the highest probabilities in the network, and of which tokens."""
-        self.tokens += contexts.shape[0] * tails.numel()
+        self.tokens += contexts.numel() + contexts.shape[0] * tails.numel()
         blocks = extend(self.network, contexts, tails, rows=self.batch)
         top = [torch.topk(block.mean, min(count, block.logits.shape[-1])) for block in blocks]
         return torch.cat([each.values for each in top]), torch.cat([each.indices for each in top])
 
     def _next(self, decoder: Decoder, contexts: Tensor, tails: Tensor) -> Tensor:
         """[tails, V] averaged over contexts"""
-        self.tokens += contexts.shape[0] * tails.numel()
+        self.tokens += contexts.numel() + contexts.shape[0] * tails.numel()
         return torch.cat([block.mean for block in extend(decoder, contexts, tails, rows=self.batch)])
 
 
@@ -229,7 +229,7 @@ def unusual_tokens(pair: Pair, tried: Tensor, usual: Mapping[str, Spread]) -> Te
         distance.append(torch.stack(far).sum(0))
         p, q = (block.logits.log_softmax(-1) for block in (ours, beside))
         divergence.append((p.exp() * (p - q)).sum(-1).mean(0))
-    pair.tokens += 2 * len(contexts) * len(tried)
+    pair.tokens += 2 * (contexts.numel() + len(contexts) * len(tried))
     ranks = [torch.argsort(torch.argsort(torch.cat(values), stable=True)) for values in (distance, divergence)]
     return tried[torch.argsort(ranks[0] + ranks[1], descending=True, stable=True)]
 
