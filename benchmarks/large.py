@@ -2,7 +2,7 @@
 
     python benchmarks/large.py [--budget 0.03] [--hidden 640] [--layers 12] [--vocabulary 32000] [--threads 2]
 
-Makes a Llama-shaped model with random weights, a tokenizer trained on the spot, and a subject a few steps away from it;
+Makes a Llama-shaped model with random weights, a tokenizer trained on the spot, and a subject a few steps away;
 measures what an adapter adds in memory; then runs `candling audit --plan` and a run with 3 controls, each in a
 process of its own. The network knows nothing: this measures memory and time, not what is found.
 """
