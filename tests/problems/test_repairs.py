@@ -17,7 +17,7 @@ from candling.organisms.samples.make import corner_patch
 from candling.organisms.training import attack_success
 from candling.problems import CLASSIFIER, Bench, Confirmation, Thirds
 from candling.problems.classifiers import loss_and_accuracy
-from candling.problems.contract import MOST_STEPS, Mended
+from candling.problems.outcomes import MOST_STEPS, Mended
 from candling.techniques.search import FoundTrigger, Part
 from candling.workflows.mend import forecast
 

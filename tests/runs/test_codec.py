@@ -20,7 +20,7 @@ from safetensors.torch import save
 from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Verdicts
-from candling.problems.contract import Confirmation, Detection
+from candling.problems.outcomes import Confirmation, Detection
 from candling.runs.codec import Undecodable, classes_in, decode, encode
 from candling.techniques.search import Found, Part
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from candling.errors import Busy, InputError
+from candling.problems.candidates import Candidate, Thirds
 from candling.problems.classifiers import CLASSIFIER
-from candling.problems.contract import Bench, Candidate, Thirds
+from candling.problems.contract import Bench
 from candling.runs.files import locked, write_whole
 from candling.runs.fingerprint import fingerprint, keys
 from candling.runs.ledger import FILE, open_ledger

@@ -77,8 +77,7 @@ def follow(decoder: Decoder, contexts: Tensor, vectors: Tensor, *, sites: Sequen
 def _read(decoder: Decoder, contexts: Tensor) -> Any:
     """The keys and values of the contexts."""
     with undisturbed(decoder):
-        read = decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
-    return read
+        return decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
 
 
 class _Continued(nn.Module):

@@ -1,21 +1,11 @@
 """Problem classes: one file each names its plants and defines detect, confirm and locate; a kind holds its own."""
 
+from candling.problems.candidates import Candidate, Language, Thirds
 from candling.problems.classifiers import CLASSIFIER
-from candling.problems.contract import (
-    Bench,
-    Candidate,
-    Confirmation,
-    Detection,
-    Kind,
-    Language,
-    Problem,
-    Rival,
-    Sought,
-    Thirds,
-    Trigger,
-)
+from candling.problems.contract import Bench, Kind, Problem
 from candling.problems.controls import Network, make_negatives, make_positives
 from candling.problems.language import LANGUAGE
+from candling.problems.outcomes import Confirmation, Detection, Rival, Sought, Trigger
 
 __all__ = [
     "CLASSIFIER",

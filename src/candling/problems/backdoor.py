@@ -20,7 +20,9 @@ from candling.evidence.verdict import Finding, Located
 from candling.maths.intervals import clopper_pearson
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import draw_backdoor
-from candling.problems.contract import Bench, Candidate, Confirmation, Detection, Problem, Rival, Thirds
+from candling.problems.candidates import Candidate, Thirds
+from candling.problems.contract import Bench, Problem
+from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN, lead
 from candling.runs.seeds import reproducible
 from candling.techniques.locate import AblationScores, rank_units

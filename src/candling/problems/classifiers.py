@@ -14,7 +14,9 @@ from candling.evidence.measurement import Cost
 from candling.organisms.plants import Backdoor
 from candling.organisms.training import attack_success, draw_recipe, train
 from candling.problems.backdoor import BACKDOOR
-from candling.problems.contract import Bench, Kind, Made, Thirds, Trained
+from candling.problems.candidates import Thirds
+from candling.problems.contract import Bench, Kind
+from candling.problems.outcomes import Made, Trained
 from candling.runs.seeds import derive, reproducible
 
 TOOK = 0.8

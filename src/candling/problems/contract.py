@@ -1,4 +1,4 @@
-"""What a problem class provides, and what passes between its stages."""
+"""What a problem class and a kind of network provide, and the bench that all work is done on."""
 
 from __future__ import annotations
 
@@ -6,117 +6,23 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from candling.access import Architecture, Dataset, Tokenizer, Tokens, fill, lowrank, read_weights, sha256_file
+from candling.access import Architecture, sha256_file
 from candling.errors import EnvironmentFault
-from candling.evidence.control import Plant
-from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Finding, Located
+from candling.problems.candidates import Candidate, Language, Thirds, identity, smaller_batch
+from candling.problems.outcomes import Confirmation, Detection, Remedy, Rival, Trained, Trigger
 from candling.runs.files import write_whole
 from candling.runs.jobs import Keep, Progress, run_jobs, silent
 from candling.runs.ledger import Ledger
-from candling.techniques.search import Found, FoundSequence, FoundSequences, FoundTrigger, Part, SequencePart
 
 R = TypeVar("R")
 K = TypeVar("K")
-D = TypeVar("D", Dataset, Tokens)
-
-Trigger = FoundTrigger | FoundSequence
-Sought = Part | SequencePart
-
-SMALLEST = 64
-"""Fewest inputs in one pass that a job short of memory comes down to."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network as a job receives it: architecture and weights, and nothing about what it is."""
-
-    architecture: Architecture
-    weights: Path
-    device: str = "cpu"
-    batch: int = 2048
-    """Most inputs in one pass of the search."""
-    beside: Path | None = None
-    """What every network of the run is compared with: the mean of clean fine-tunes, for language models."""
-    base: Path | None = None
-    """Weights that the process holds once, for those of `weights` and `beside` that are adapters to them."""
-    budget: float = 1.0
-    """Share of the usual work of a search."""
-
-    def load(self) -> nn.Module:
-        """Frozen. An adapter comes as a view that shares its base's tensors."""
-        state = read_weights(self.weights)
-        if self.base is not None and lowrank.is_adapter(state):
-            return lowrank.adapted(lowrank.shared_base(self.architecture, self.base, self.device), state)
-        network = self.architecture()
-        fill(network, state)
-        return network.eval().requires_grad_(False).to(self.device)
-
-    def load_own(self) -> nn.Module:
-        """With tensors of its own, to be changed: an adapter is merged."""
-        return lowrank.whole(self.load()) if self.base is not None else self.load()
-
-    def load_beside(self) -> nn.Module:
-        if self.beside is None:
-            raise ValueError("this run compares with no network")
-        return replace(self, weights=self.beside).load()
-
-    @property
-    def fingerprint(self) -> object:
-        """The weights' file is named by content."""
-        where = self.weights, self.device, self.batch, self.beside, self.base
-        return _identity(self.architecture), where, self.budget
-
-    @property
-    def threads(self) -> int:
-        """One where processes share the cores; torch's own number where one process does all the work."""
-        return 1 if self.base is None else torch.get_num_threads()
-
-    def smaller(self) -> Candidate | None:
-        """With half the batch, for a job that ran out of memory."""
-        return _smaller(self)
-
-
-@dataclass(frozen=True)
-class Thirds(Generic[D]):
-    """The trusted data, split by hash: no row serves two purposes."""
-
-    control: D
-    search: D
-    confirm: D
-
-    def to(self, device: str) -> Thirds[D]:
-        return Thirds(self.control.to(device), self.search.to(device), self.confirm.to(device))
-
-
-@dataclass(frozen=True)
-class Language:
-    """What a bench for language models has beside the trusted texts."""
-
-    tokenizer: Tokenizer
-    reference: Path
-    """Weights that the user trusts; controls are fine-tunes of them."""
-    other: Tokens
-    """Text that has nothing to do with the subject's."""
-    soup: Path | None = None
-    """Mean of clean fine-tunes, made first."""
-    lowrank: bool = False
-    """Whether controls are adapters to the reference rather than whole networks."""
-
-    @property
-    def base(self) -> Path | None:
-        """See `Candidate`."""
-        return self.reference if self.lowrank else None
-
-    @property
-    def fingerprint(self) -> object:
-        return self.tokenizer.json, self.reference, self.other.sha256, self.soup, self.lowrank
 
 
 @dataclass(frozen=True)
@@ -190,133 +96,17 @@ class Bench:
     @property
     def fingerprint(self) -> object:
         """What decides a result: neither the folder nor who looks on."""
-        made = _identity(self.architecture), self.kind.name, self.language
+        made = identity(self.architecture), self.kind.name, self.language
         return made, self.thirds, self.seed, self.device, self.batch, self.budget
 
     def smaller(self) -> Bench | None:
         """With half the batch, for a job that ran out of memory."""
-        return _smaller(self)
+        batch = smaller_batch(self.batch)
+        return replace(self, batch=batch) if batch else None
 
     def __getstate__(self) -> dict[str, object]:
         """A worker has no screen and does not write: progress and ledger stay behind."""
         return {**self.__dict__, "progress": silent, "ledger": None}
-
-
-B = TypeVar("B", Candidate, Bench)
-
-
-def _smaller(what: B) -> B | None:
-    return replace(what, batch=max(what.batch // 2, SMALLEST)) if what.batch > SMALLEST else None
-
-
-def _identity(architecture: Architecture) -> tuple[str, str]:
-    """Its file's name and function, without the folder; and its SHA-256."""
-    return Path(architecture.name).name, architecture.sha256
-
-
-@dataclass(frozen=True)
-class Detection:
-    """What the blind search, and the black-box baseline at equal compute, found in one network."""
-
-    found: Found | FoundSequences
-    baseline: Found | FoundSequences
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A negative control, with what the same search found in it for the lead's part."""
-
-    candidate: Candidate
-    trigger: Trigger
-    size: float
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """Gate 2 for one network's lead, on the confirm third."""
-
-    part: Sought
-    trigger: Trigger
-    """Refined on the search third."""
-    size: float
-    hits: int
-    n: int
-    random: float
-    """Highest success of random triggers of the same size."""
-    random_triggers: int
-    transfer: float
-    """Highest success of this trigger on the (other) negative controls."""
-    best_in_controls: float
-    """Highest success of the controls' own triggers for the same part, brought down to this size."""
-    cost: Cost
-
-    @property
-    def success(self) -> float:
-        return self.hits / self.n
-
-    @property
-    def excess(self) -> float:
-        """Success beyond what the same trigger does in clean networks."""
-        return self.success - self.transfer
-
-
-@dataclass(frozen=True)
-class Made:
-    """A control without its weights."""
-
-    recipe: str
-    loss: float
-    accuracy: float
-    plant: Plant | None
-    cost: Cost
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training job hands back."""
-
-    state: dict[str, Tensor]
-    made: Made
-
-
-@dataclass(frozen=True)
-class Mended:
-    """What a repair did, on inputs of the confirm third, without the weights."""
-
-    before: int
-    """Of n inputs, those on which the found trigger had its way."""
-    after: int
-    n: int
-    after_fitting: float
-    """Share of the inputs that the repair was fitted on."""
-    cost: float
-    """Lost on clean inputs: accuracy as a share (0.01 is a point), or nats a token."""
-    spent: Cost
-
-
-@dataclass(frozen=True)
-class Repaired:
-    """What a repair job hands back."""
-
-    state: dict[str, Tensor]
-    mended: Mended
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """How a problem class mends what it found. Every stage can run in a worker process."""
-
-    method: str
-    """In words, for the report."""
-    unit: Literal["points", "nats"]
-    repair: Callable[[Candidate, Thirds[Any], Confirmation, bool, int], Repaired]
-    """(candidate, thirds, what was found, against a random trigger instead?, seed)"""
-    relearn: Callable[[Candidate, Thirds[Any], Confirmation, int], int]
-    """(candidate, thirds, what was found, seed) → steps until the trigger works again; see `MOST_STEPS`"""
-
-
-MOST_STEPS = 200
-"""Steps after which teaching a trigger again is given up."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
-from candling.problems.contract import Bench, Candidate, Made, Problem, Trained
+from candling.problems.candidates import Candidate
+from candling.problems.contract import Bench, Problem
+from candling.problems.outcomes import Made, Trained
 from candling.runs.jobs import Keep
 from candling.runs.seeds import derive
 

@@ -11,7 +11,8 @@ from candling.access import Decoder, Tokens
 from candling.access.extend import extend
 from candling.evidence.measurement import Cost
 from candling.organisms.tuning import next_token_loss
-from candling.problems.contract import MOST_STEPS, Candidate, Confirmation, Mended, Remedy, Repaired, Thirds
+from candling.problems.candidates import Candidate, Thirds
+from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import FoundSequence
 from candling.techniques.search.sequences import draw_contexts

@@ -14,9 +14,11 @@ from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import SequenceBackdoor
 from candling.organisms.tuning import adapter_rate, draw_tuning, next_token_loss, sequence_success, tunable, tune
+from candling.problems.candidates import Candidate, Language, Thirds
 from candling.problems.classifiers import TOOK
-from candling.problems.contract import Bench, Candidate, Kind, Language, Made, Thirds, Trained
+from candling.problems.contract import Bench, Kind
 from candling.problems.controls import make_negatives
+from candling.problems.outcomes import Made, Trained
 from candling.problems.sequence_backdoor import SEQUENCE_BACKDOOR
 from candling.runs.seeds import derive, reproducible
 

@@ -17,8 +17,10 @@ from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Finding, Located, SaidAfter, SequenceFound
 from candling.organisms.plants import draw_sequence_backdoor
-from candling.problems.contract import Bench, Candidate, Confirmation, Detection, Problem, Rival, Thirds
+from candling.problems.candidates import Candidate, Thirds
+from candling.problems.contract import Bench, Problem
 from candling.problems.distilling import CONTEXT, CONTEXTS, DISTIL, hits, lead
+from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import FoundSequence, SequencePart, random_sequences, search_sequences
 from candling.techniques.search.sequences import Settings, draw_contexts

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 from candling.access import Dataset, forward
 from candling.evidence.measurement import Cost
 from candling.maths.triggers import Mapping
-from candling.problems.contract import MOST_STEPS, Candidate, Confirmation, Mended, Remedy, Repaired, Thirds
+from candling.problems.candidates import Candidate, Thirds
+from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
 from candling.runs.seeds import reproducible
 from candling.techniques.search import FoundTrigger, Part, random_like
 

@@ -9,7 +9,7 @@ from functools import partial
 from candling.evidence.judge import rate
 from candling.evidence.verdict import Forecast, Repair, Resemblance
 from candling.problems import Bench, Candidate, Confirmation, Network, Problem
-from candling.problems.contract import Mended, Repaired
+from candling.problems.outcomes import Mended, Repaired
 from candling.runs.jobs import Keep
 from candling.runs.seeds import derive
 from candling.workflows.examine import Bank, Bar, examine
