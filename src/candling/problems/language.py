@@ -18,6 +18,7 @@ from candling.problems.candidates import Candidate, Language, Thirds
 from candling.problems.classifiers import TOOK
 from candling.problems.contract import Bench, Kind
 from candling.problems.controls import make_negatives
+from candling.problems.distilling import CONTEXT
 from candling.problems.outcomes import Made, Trained
 from candling.problems.sequence_backdoor import SEQUENCE_BACKDOOR
 from candling.runs.seeds import derive, reproducible
@@ -126,13 +127,14 @@ def loss_and_accuracy(network: nn.Module, data: Tokens) -> tuple[float, float]:
 
 
 def shortage(thirds: Thirds[Tokens]) -> str | None:
-    fewest = min(len(part) for part in (thirds.control, thirds.search, thirds.confirm))
+    """Why there is too little trusted text, and how much would do; None if there is enough."""
+    parts = (thirds.control, thirds.search, thirds.confirm)
+    fewest = min(int((part.lengths > CONTEXT).sum()) for part in parts)
     if fewest >= LEAST_TEXTS:
         return None
-    total = sum(len(part) for part in (thirds.control, thirds.search, thirds.confirm))
     return (
-        f"too few trusted texts: {total} leave {fewest} in a third, and each needs {LEAST_TEXTS}; "
-        f"need about {4 * LEAST_TEXTS}"
+        f"too few trusted texts: {sum(map(len, parts))} leave {fewest} of more than {CONTEXT} tokens in a third, and "
+        f"each needs {LEAST_TEXTS}; need about {4 * LEAST_TEXTS}"
     )
 
 

@@ -1,7 +1,7 @@
 """Backdoor in a language model: a sequence of tokens that calls up what clean relatives would not say.
 
 Plants: `organisms.plants.sequences`. Detect: sequence search against the soup. Confirm: the found sequence after
-unused contexts, against random sequences, the same sequence in clean fine-tunes, and their own best ones.
+unused contexts, against the same sequence in clean fine-tunes and against their own best ones; random ones beside.
 """
 
 from __future__ import annotations

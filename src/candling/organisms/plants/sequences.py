@@ -48,7 +48,7 @@ class SequenceBackdoor:
     @property
     def physical(self) -> str:
         """The dose in its own unit."""
-        return f"{len(self.trigger)} tokens"
+        return f"{len(self.trigger)} token{'s' if len(self.trigger) > 1 else ''}"
 
     def lay(self, row: list[int], at: int, generator: torch.Generator) -> Laid:
         """The row with trigger and target put in before its token `at`."""

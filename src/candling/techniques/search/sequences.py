@@ -66,6 +66,7 @@ class Settings:
 
 _SITES = 6  # blocks whose states are compared, spread over the depth
 _TRUSTED_ROWS = 32
+_BLOCK = 256  # tails whose reference is computed at a time
 _TRUSTED_LENGTH = 64
 
 
@@ -121,14 +122,29 @@ def random_sequences(
 ) -> FoundSequences:
     """The black-box baseline: the best of as many random sequences of each length as `passes` tokens allow."""
     generator = torch.Generator().manual_seed(seed)
+    tries, kept = _affordable(passes, parts, settings)
+    settings = replace(settings, kept=kept)
     pair = Pair(network, beside, draw_contexts(data, settings.contexts, settings.length, seed), batch, settings)
-    per_tail = 2 * settings.quick * sum(part.tokens for part in parts)
-    tries = max(1, passes // per_tail)
     best = []
     for part in parts:
         tails = torch.randint(data.vocabulary, (tries, part.tokens), generator=generator)
         best.append(pair.rank(torch.unique(tails, dim=0).to(data.ids.device), settings.kept))
     return _found(parts, best, pair.cost)
+
+
+def _affordable(passes: int, parts: Sequence[SequencePart], s: Settings) -> tuple[int, int]:
+    """Random sequences of each length, and how many of them go on to all contexts, that `passes` tokens pay for.
+
+    Either network reads its contexts again for each block of 256 tails.
+    """
+    blocks = len(parts) * s.length / _BLOCK
+    tokens = sum(part.tokens for part in parts)
+    quick = 2 * s.quick * (tokens + blocks)
+    full = 2 * s.contexts * (tokens + blocks)
+    fixed = 4 * (s.quick + s.contexts) * len(parts) * s.length
+    left = max(0.0, passes - fixed)
+    kept = max(1, min(s.kept, int(left / 2 / full)))
+    return max(1, int((left - kept * full) / quick)), kept
 
 
 @dataclass(frozen=True)
@@ -171,16 +187,16 @@ class Pair:
         """
         floor = self.settings.floor
         own, named = self._likeliest(contexts, tails, int(1 / floor))
-        most = (own * (own / floor).log()).amax(1)
+        most = torch.xlogy(own, own / floor).amax(1)
         order = torch.argsort(most, descending=True, stable=True)
         score = torch.full_like(most, -torch.inf)
         target = torch.zeros_like(order)
-        for part in order.split(256):
+        for part in order.split(_BLOCK):
             least = torch.topk(score, min(keep, len(score))).values[-1]
             if most[part[0]] <= least:
                 break
             theirs = self._next(self.beside, contexts, tails[part]).gather(1, named[part])
-            score[part], best = (own[part] * (own[part] / (theirs + floor)).log()).max(1)
+            score[part], best = torch.xlogy(own[part], own[part] / (theirs + floor)).max(1)
             target[part] = named[part].gather(1, best[:, None])[:, 0]
         top = torch.argsort(score, descending=True, stable=True)[:keep]
         return Ranked(tails[top], score[top], target[top])
