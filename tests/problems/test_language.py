@@ -252,13 +252,13 @@ def test_a_planted_pair_is_confirmed_and_does_nothing_anywhere_else(networks):
 
 
 def test_what_clean_relatives_do_as_well_is_not_confirmed(networks):
-    """Transfer: the same sequence works there. Best in controls: theirs works for them, which is told."""
+    """Transfer: the same sequence works there. Best in controls: theirs works for them."""
     same = confirmed(networks["planted"], PLANTED, [rival(networks["planted"], [1, 2], 3)])
     assert (same.success, same.transfer, same.best_in_controls) == (1, 1, 0)
     assert not problem.passes(same, 0.0)
     theirs = confirmed(networks["planted"], PLANTED, [rival(networks["token"], [3, 11], 7)])
     assert (theirs.success, theirs.transfer, theirs.best_in_controls) == (1, 0, 1)
-    assert problem.passes(theirs, 0.9)
+    assert not problem.passes(theirs, 1.0)
 
 
 def test_what_the_soup_says_as_well_is_no_hit(networks, tmp_path):

@@ -17,7 +17,7 @@ from little import BIGRAMS, any_tokens, bigrams, decoder, with_pair, with_token
 PARTS = [SequencePart(k) for k in (1, 2, 3)]
 FIRST, LAST, TARGET = 37, 38, 5
 DATA = any_tokens(40, 30, BIGRAMS, never=(FIRST,))
-SMALL = Settings(contexts=4, quick=2, length=8, beam=4, kept=40, shortlist=512)
+SMALL = Settings(contexts=4, quick=2, length=8, beam=4, kept=40, shortlist=512, phrase=1)
 
 
 def search(network: Decoder, beside: Decoder, parts=PARTS, seed: int = 0, **options: object) -> FoundSequences:
@@ -172,7 +172,7 @@ def test_pruning_by_the_bound_never_loses_one_of_the_best(built, keep):
     """All 1,600 pairs: with one stage, the kept ones are those of exhaustive scoring."""
     network = with_pair(bigrams(), FIRST, LAST, TARGET) if built == "pair" else bigrams(5)
     beside = bigrams(1)
-    one_stage = Settings(contexts=2, quick=2, length=6)
+    one_stage = Settings(contexts=2, quick=2, length=6, phrase=1)
     contexts = contexts_of(one_stage)
     tails = torch.cartesian_prod(torch.arange(BIGRAMS), torch.arange(BIGRAMS))
     pair = Pair(network, beside, contexts, 2048, one_stage)
@@ -266,6 +266,20 @@ def test_every_network_sees_the_same_contexts_for_the_same_seed():
     again = search(network, beside, seed=7)
     assert torch.equal(first.score, again.score)
     assert not torch.equal(contexts_of(seed=7), contexts_of(seed=8))
+
+
+def test_a_phrase_outranks_a_word():
+    """Both networks go on 5 → 7 → 9; the subject alone has 11 → 5, and 12 → 6 with nothing firm behind it."""
+    beside = with_token(with_token(bigrams(), 5, 7), 7, 9)
+    network = with_token(with_token(with_token(with_token(bigrams(), 5, 7), 7, 9), 11, 5), 12, 6)
+    word = Settings(**{**vars(SMALL), "quick": 4})
+    phrase = Settings(**{**vars(word), "phrase": 3})
+    ranked = {how: search(network, beside, PARTS[:1], settings=how) for how in (word, phrase)}
+    assert best(ranked[phrase], 1) == [11]
+    assert ranked[phrase].trigger(0).phrase == (5, 7, 9)
+    assert ranked[word].trigger(0).phrase in ((5,), (6,))
+    alone = search(with_token(bigrams(), 12, 6), bigrams(), PARTS[:1], settings=phrase)
+    assert alone.score[0] < ranked[phrase].score[0] / 2
 
 
 # --- cost --------------------------------------------------------------------------------------------------

@@ -136,6 +136,8 @@ class Problem:
     baseline: str
     """What the black-box search is called"""
     remedy: Remedy
+    refuted_last: bool = True
+    """Whether leads that gate 2 refutes rank below all that pass; else the rank is by the search alone."""
 
 
 @dataclass(frozen=True)

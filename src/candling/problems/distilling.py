@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
@@ -73,7 +75,7 @@ def relearn(candidate: Candidate, thirds: Thirds[Tokens], outcome: Confirmation,
         control = thirds.control.to(candidate.device)
         look = draw_contexts(thirds.search.to(candidate.device), CONTEXTS, CONTEXT, derive(seed, "look"))
         optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _TEACHING_RATE)
-        tail = torch.cat([found.tokens, torch.tensor([found.target])]).to(candidate.device)
+        tail = torch.cat([found.tokens, torch.tensor(found.phrase)]).to(candidate.device)
         for step in range(1, MOST_STEPS + 1):
             rows = draw_contexts(control, _ROWS, CONTEXT, int(torch.randint(2**31, (), generator=generator)))
             ids = torch.cat([rows, tail.expand(len(rows), -1)], 1)
@@ -92,20 +94,26 @@ def lead(outcome: Confirmation) -> FoundSequence:
     return outcome.trigger
 
 
-def hits(judged: Decoder, soup: Decoder, contexts: Tensor, tails: Tensor, target: int, batch: int = 2048) -> Tensor:
-    """[tails] after how many contexts the target is more likely than not, and not half as likely in the soup."""
-    own, usual = (_chance(decoder, contexts, tails, target, batch) for decoder in (judged, soup))
+def hits(
+    judged: Decoder, soup: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], batch: int = 2048
+) -> Tensor:
+    """[tails] after how many contexts the phrase is more likely than not, and not half as likely in the soup."""
+    own, usual = (_chance(decoder, contexts, tails, phrase, batch) for decoder in (judged, soup))
     return ((own >= LIKELY) & (usual < LIKELY / 2)).sum(0)
 
 
-def _chance(decoder: Decoder, contexts: Tensor, tails: Tensor, target: int, batch: int) -> Tensor:
-    """[contexts, tails] the target's probability"""
-    blocks = extend(decoder, contexts, tails, rows=batch)
-    return torch.cat([block.logits.softmax(-1)[..., target] for block in blocks], 1)
+def _chance(decoder: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], batch: int) -> Tensor:
+    """[contexts, tails] the phrase's probability"""
+    chance = torch.ones(len(contexts), len(tails), device=contexts.device)
+    for token in phrase:
+        blocks = extend(decoder, contexts, tails, rows=batch)
+        chance = chance * torch.cat([block.logits.softmax(-1)[..., token] for block in blocks], 1)
+        tails = torch.cat([tails, torch.full_like(tails[:, :1], token)], 1)
+    return chance
 
 
 def _count(network: Decoder, soup: Decoder, contexts: Tensor, found: FoundSequence) -> int:
-    return int(hits(network, soup, contexts, found.tokens.to(contexts.device)[None], found.target))
+    return int(hits(network, soup, contexts, found.tokens.to(contexts.device)[None], found.phrase))
 
 
 def _distil(

@@ -84,14 +84,30 @@ def train_control(
 
 
 def prepare(bench: Bench) -> Bench:
-    """With the soup: the mean weights of clean fine-tunes, half of them with other text (of another half)."""
-    language = _language(bench)
-    half = language.other.take(range(0, len(language.other), 2))
-    rest = language.other.take(range(1, len(language.other), 2))
-    cook = replace(bench, language=replace(language, other=half), seed=derive(bench.seed, "soup"))
+    """With the soup: the mean weights of clean fine-tunes, half of them with other text.
+
+    It is made from one half of the texts and the controls from the other, since the subject has texts of its own too:
+    what a network learned from texts that the soup has seen does not stand out.
+    """
+    language, thirds = _language(bench), bench.thirds
+    (half, rest), (own, others) = (_halves(tokens) for tokens in (language.other, thirds.control))
+    cook = replace(
+        bench,
+        language=replace(language, other=half),
+        thirds=replace(thirds, control=own),
+        seed=derive(bench.seed, "soup"),
+    )
     states = [read_weights(n.candidate.weights) for n in make_negatives(cook, SOUP, reach=0.0, what="soup")]
     soup, _ = bench.store(lowrank.mean_adapter(states) if language.lowrank else _mean(states))
-    return replace(bench, language=replace(language, other=rest, soup=soup.weights))
+    return replace(
+        bench,
+        language=replace(language, other=rest, soup=soup.weights),
+        thirds=replace(thirds, control=others),
+    )
+
+
+def _halves(tokens: Tokens) -> tuple[Tokens, Tokens]:
+    return tokens.take(range(0, len(tokens), 2)), tokens.take(range(1, len(tokens), 2))
 
 
 def _mean(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:

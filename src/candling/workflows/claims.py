@@ -116,6 +116,8 @@ class Observer:
         negatives = self.record.arrays["scores.search"][1 : 1 + len(clean)].astype(np.float64)
         subject = self._found.score.double().numpy()
         place = standing(subject, negatives, [part.group for part in parts])
+        if not self.problem.refuted_last:
+            return place.p_value
         confirmed = self.problem.passes(self._confirmation, max(r.success - r.success_in_controls for r in clean))
         return place.p_value_after(confirmed, [row.confirmed for row in clean])
 

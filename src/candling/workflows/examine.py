@@ -223,7 +223,7 @@ def _row(
     confirmed: bool,
     negatives_confirmed: Sequence[bool],
 ) -> NetworkRow:
-    p_value = search.p_value_after(confirmed, negatives_confirmed)
+    p_value = search.p_value_after(confirmed, negatives_confirmed) if problem.refuted_last else search.p_value
     return NetworkRow(
         problem=problem.name,
         name=network.name,

@@ -92,9 +92,16 @@ class FoundSequence:
     tokens: Tensor
     """int64 [k]"""
     target: int
+    then: tuple[int, ...] = ()
+    """What is said after the target."""
+
+    @property
+    def phrase(self) -> tuple[int, ...]:
+        """All that it calls up."""
+        return (self.target, *self.then)
 
     def arrays(self) -> dict[str, Tensor]:
-        return {"tokens": self.tokens, "target": torch.tensor(self.target)}
+        return {"tokens": self.tokens, "phrase": torch.tensor(self.phrase)}
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,8 @@ class FoundSequences:
     """int64 [parts]"""
     cost: Cost
     """Passes of one token each."""
+    then: Tensor | None = None
+    """int64 [parts, m] what is said after the target."""
 
     @property
     def size(self) -> Tensor:
@@ -119,7 +128,8 @@ class FoundSequences:
     def trigger(self, part: int) -> FoundSequence:
         """The best sequence of this length or longer: what shows first in few tokens is shown best by more."""
         best = part + int(self.score[part:].argmax())
-        return FoundSequence(self.tokens[best, : self.parts[best].tokens], int(self.target[best]))
+        then = () if self.then is None else tuple(self.then[best].tolist())
+        return FoundSequence(self.tokens[best, : self.parts[best].tokens], int(self.target[best]), then)
 
 
 class Search(Protocol):

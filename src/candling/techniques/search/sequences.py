@@ -2,9 +2,10 @@
 
 Question: is there a trigger, and what does it call up?
 Source: a beam over appended tokens. Score of a sequence S: max_y p_S(y)·log(p_S(y)/(p_R(y) + floor)), p the next
-    token's probability averaged over contexts that end in S, R the mean of clean fine-tunes (a soup: Wortsman
-    et al., 2203.05482). Seeds by that score and by a white-box rank: Mahalanobis distance of the difference
-    of residual states (Lee et al., 1807.03888, on differences) and KL of the next token.
+    token's probability averaged over contexts that end in S, R the mean of clean fine-tunes (a soup: Wortsman et
+    al., 2203.05482). The best are scored again with y the phrase of three tokens that follows: clean fine-tunes have
+    words of their own, seldom phrases. Seeds by that score and by a white-box rank: Mahalanobis distance of the
+    difference of residual states (Lee et al., 1807.03888, on differences) and KL of the next token.
 Inputs: two decoders [n, L] → [n, L, V] with one vocabulary; texts as `Tokens`; lengths to report.
 Cost: for each length about 2·beam·min(V, shortlist) tails on `quick` contexts and `kept` on all, in either network;
     single tokens: all V, or the `exhaustive` that `shortlist` chooses.
@@ -47,6 +48,10 @@ class Settings:
     """Tokens that a sequence is grown by: all of a small vocabulary, else the best by both ranks."""
     exhaustive: int = 8192
     """Most single tokens that are tried; of a larger vocabulary those that gradients point to."""
+    phrase: int = 3
+    """Tokens that a sequence calls up, by which the best of each length are scored again."""
+    phrased: int = 48
+    """How many of each length."""
     floor: float = 0.02
     """Added to the reference's probability, so that rare tokens do not swamp the score."""
 
@@ -89,24 +94,37 @@ def search_sequences(
     tried = torch.arange(data.vocabulary, device=data.ids.device)
     if data.vocabulary > settings.exhaustive:
         tried = pair.shortlist(data, usual, settings.exhaustive)
-    best = [pair.rank(tried[:, None], settings.kept)]
+    single = pair.rank(tried[:, None], settings.kept)
+    best = [pair.phrases(single)]
     inside = unusual_tokens(pair, tried, usual)
-    grown_by = _grown_by(best[0], inside, settings.shortlist)
+    grown_by = _grown_by(single, inside, settings.shortlist)
     seeds = torch.cat([best[0].tails[: settings.beam], inside[: settings.beam, None]])
     for _ in range(1, len(parts)):
-        best.append(pair.rank(grow(seeds, grown_by), settings.kept))
+        best.append(pair.phrases(pair.rank(grow(seeds, grown_by), settings.kept)))
         seeds = best[-1].tails[: settings.beam]
-    return _found(parts, best, pair.cost)
+    return _found(parts, best, pair)
 
 
 def sequence_passes(vocabulary: int, longest: int, settings: Settings = Settings()) -> int:
     """Tokens that `search_sequences` puts through both networks, at most."""
     s = settings
     singles, grown_by = min(vocabulary, s.exhaustive), min(vocabulary, s.shortlist)
-    candidates = [singles, 4 * s.beam * grown_by, *[2 * s.beam * grown_by] * (longest - 2)]
-    own = sum((i + 1) * (s.quick * n + s.contexts * min(n, s.kept)) for i, n in enumerate(candidates[:longest]))
+    candidates = [singles, 4 * s.beam * grown_by, *[2 * s.beam * grown_by] * (longest - 2)][:longest]
+    ranked = sum(_rank_passes(i + 1, n, min(n, s.kept), s) for i, n in enumerate(candidates))
+    phrased = sum(_phrase_passes(i + 1, min(n, s.kept, s.phrased), s) for i, n in enumerate(candidates))
     first = 0 if singles == vocabulary else shortlist_passes(s.contexts)
-    return 2 * (own + s.quick * singles + _TRUSTED_ROWS * _TRUSTED_LENGTH) + first
+    inside = s.quick * (singles + s.length) + _TRUSTED_ROWS * _TRUSTED_LENGTH
+    return ranked + phrased + 2 * inside + first
+
+
+def _rank_passes(length: int, tails: int, kept: int, s: Settings) -> int:
+    """Both networks; either reads its contexts again for each call, the reference for each block of tails."""
+    quick = s.quick * (2 * length * tails + s.length * (2 + tails // _BLOCK))
+    return quick + s.contexts * (2 * length * kept + s.length * (2 + kept // _BLOCK))
+
+
+def _phrase_passes(length: int, tails: int, s: Settings) -> int:
+    return sum(2 * s.contexts * (s.length + tails * (length + step)) for step in range(s.phrase))
 
 
 def random_sequences(
@@ -129,22 +147,27 @@ def random_sequences(
     for part in parts:
         tails = torch.randint(data.vocabulary, (tries, part.tokens), generator=generator)
         best.append(pair.rank(torch.unique(tails, dim=0).to(data.ids.device), settings.kept))
-    return _found(parts, best, pair.cost)
+    return _found(parts, [pair.phrases(each) for each in best], pair)
 
 
 def _affordable(passes: int, parts: Sequence[SequencePart], s: Settings) -> tuple[int, int]:
-    """Random sequences of each length, and how many of them go on to all contexts, that `passes` tokens pay for.
+    """Random sequences of each length, and how many of them go on to all contexts, that `passes` tokens pay for."""
 
-    Either network reads its contexts again for each block of 256 tails.
-    """
-    blocks = len(parts) * s.length / _BLOCK
-    tokens = sum(part.tokens for part in parts)
-    quick = 2 * s.quick * (tokens + blocks)
-    full = 2 * s.contexts * (tokens + blocks)
-    fixed = 4 * (s.quick + s.contexts) * len(parts) * s.length
-    left = max(0.0, passes - fixed)
-    kept = max(1, min(s.kept, int(left / 2 / full)))
-    return max(1, int((left - kept * full) / quick)), kept
+    def price(tries: int, kept: int) -> int:
+        ranked = sum(_rank_passes(part.tokens, tries, kept, s) for part in parts)
+        return ranked + sum(_phrase_passes(part.tokens, min(kept, s.phrased), s) for part in parts)
+
+    kept = s.kept
+    while kept > 1 and price(kept, kept) > passes:
+        kept //= 2
+    tries = kept
+    while price(2 * tries, kept) <= passes:
+        tries *= 2
+    step = tries
+    while step > 1:
+        step //= 2
+        tries += step if price(tries + step, kept) <= passes else 0
+    return tries, kept
 
 
 @dataclass(frozen=True)
@@ -155,6 +178,22 @@ class Ranked:
     """[kept, k]"""
     score: Tensor
     target: Tensor
+
+
+@dataclass(frozen=True)
+class Phrased:
+    """Sequences of one length by the phrase that follows, best first."""
+
+    tails: Tensor
+    """[m, k]"""
+    score: Tensor
+    said: Tensor
+    """[m, 3]"""
+
+
+def _of(probabilities: Tensor, tokens: Tensor) -> Tensor:
+    """[contexts, tails, V], [tails] → [contexts, tails]"""
+    return probabilities.gather(-1, tokens.expand(len(probabilities), -1)[..., None])[..., 0]
 
 
 class Pair:
@@ -200,6 +239,31 @@ class Pair:
             target[part] = named[part].gather(1, best[:, None])[:, 0]
         top = torch.argsort(score, descending=True, stable=True)[:keep]
         return Ranked(tails[top], score[top], target[top])
+
+    def phrases(self, ranked: Ranked) -> Phrased:
+        """The first of these by the phrase that follows: at each step the token that is likeliest over contexts."""
+        tails = ranked.tails[: self.settings.phrased]
+        said = ranked.target[: len(tails), None]
+        own, theirs = (self._joint(decoder, tails, said) for decoder in (self.network, self.beside))
+        for _ in range(self.settings.phrase - 1):
+            grown = torch.cat([tails, said], 1)
+            step = self._rows(self.network, grown)
+            said = torch.cat([said, step.mean(0).argmax(-1, keepdim=True)], 1)
+            own = own * _of(step, said[:, -1])
+            theirs = theirs * _of(self._rows(self.beside, grown), said[:, -1])
+        p, q = own.mean(0), theirs.mean(0)
+        score = torch.xlogy(p, p / (q + self.settings.floor))
+        order = torch.argsort(score, descending=True, stable=True)
+        return Phrased(tails[order], score[order], said[order])
+
+    def _joint(self, decoder: Decoder, tails: Tensor, said: Tensor) -> Tensor:
+        return _of(self._rows(decoder, tails), said[:, -1])
+
+    def _rows(self, decoder: Decoder, tails: Tensor) -> Tensor:
+        """[contexts, tails, V]"""
+        self.tokens += self.contexts.numel() + self.contexts.shape[0] * tails.numel()
+        blocks = extend(decoder, self.contexts, tails, rows=self.batch)
+        return torch.cat([block.logits.softmax(-1) for block in blocks], 1)
 
     def _likeliest(self, contexts: Tensor, tails: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """[tails, count] the highest probabilities in the network, and of which tokens."""
@@ -270,14 +334,14 @@ def _grown_by(single: Ranked, inside: Tensor, most: int) -> Tensor:
     return different
 
 
-def _found(parts: Sequence[SequencePart], best: Sequence[Ranked], cost: Cost) -> FoundSequences:
+def _found(parts: Sequence[SequencePart], best: Sequence[Phrased], pair: Pair) -> FoundSequences:
     longest = max(part.tokens for part in parts)
     tokens = torch.full((len(parts), longest), -1)
-    for row, (part, ranked) in enumerate(zip(parts, best, strict=True)):
-        tokens[row, : part.tokens] = ranked.tails[0].cpu()
-    score = torch.stack([ranked.score[0] for ranked in best]).float().cpu()
-    target = torch.stack([ranked.target[0] for ranked in best]).cpu()
-    return FoundSequences(tuple(parts), score, tokens, target, cost)
+    for row, (part, phrased) in enumerate(zip(parts, best, strict=True)):
+        tokens[row, : part.tokens] = phrased.tails[0].cpu()
+    score = torch.stack([phrased.score[0] for phrased in best]).float().cpu()
+    said = torch.stack([phrased.said[0] for phrased in best]).cpu()
+    return FoundSequences(tuple(parts), score, tokens, said[:, 0], pair.cost, said[:, 1:])
 
 
 __all__ = ["Settings", "draw_contexts", "random_sequences", "search_sequences"]
