@@ -294,7 +294,7 @@ def test_gate_two_is_a_margin_over_the_excess_of_clean_relatives(hits, random, t
     """What random sequences do, and what clean relatives do for themselves, is told and decides nothing."""
     outcome = outcome_of(hits, 100, random / 100, transfer / 100, best / 100)
     assert outcome.excess == pytest.approx((hits - transfer) / 100)
-    assert problem.passes(outcome, clean) == (outcome.excess >= clean + 0.1)
+    assert problem.passes(outcome, clean) == (outcome.excess >= clean + 0.25)
 
 
 @given(st.integers(0, 99), *(st.integers(0, 100) for _ in range(3)), st.floats(-1, 1))

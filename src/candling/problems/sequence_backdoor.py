@@ -29,7 +29,7 @@ LONGEST = 3
 """Most tokens of a sequence that is searched for."""
 
 _RANDOM = 20
-_MARGIN = 0.1  # of excess; chosen on development banks, with their plants in sight
+_MARGIN = 0.25  # of excess; chosen after exams on three seeds (docs/results.md)
 _SHOWN = 3  # contexts in the report
 _SAID = 6  # tokens that are generated after each
 
