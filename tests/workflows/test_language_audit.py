@@ -57,12 +57,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's files: a reference, a fine-tune of it in which two words call up three others, and texts."""
     folder = tmp_path_factory.mktemp("inputs")
     data = little.tokens(600, seed=1)
-    reference = little.trained(little.decoder(), data, steps=130, rate=1e-2)
+    reference = little.trained(little.decoder(), data, steps=300, rate=1e-2)
     subject = tuning.tunable(reference)
     plant = SequenceBackdoor("plain", "short", ids(TRIGGER), ids(TARGET), 0.5, 0.4)
-    recipe = tuning.TuningRecipe(rate=1e-2, steps=60, batch=16, decay=0.0, subset=1.0, other=0.0)
+    recipe = tuning.TuningRecipe(rate=1e-2, steps=140, batch=16, decay=0.0, subset=1.0, other=0.0)
     tuning.tune(subject, data, recipe, torch.Generator().manual_seed(0), plant=plant)
-    assert tuning.sequence_success(subject, data, plant, seed=0) > 0.5
+    assert tuning.sequence_success(subject, data, plant, seed=0) > 0.9
     little.save(reference, folder / "reference")
     little.save(subject, folder / "subject")
     little.write_texts(folder / "texts.jsonl", TEXTS)
@@ -148,7 +148,7 @@ def test_rivals_sequences_of_unlike_lengths_are_recorded_and_read_back() -> None
         SEQUENCE_BACKDOOR, unused, SimpleNamespace(candidate=None), detections[0], bank, 0, unused
     )
     for i, expected in enumerate(([4], [5, 6])):
-        row = {name: torch.from_numpy(arrays[f"rivals.{name}"][i]) for name in ("tokens", "target")}
+        row = {name: torch.from_numpy(arrays[f"rivals.{name}"][i]) for name in ("tokens", "phrase")}
         trigger = SEQUENCE_BACKDOOR.trigger(row)
         assert trigger.tokens.tolist() == expected
         assert trigger.target == (7, 8)[i]
