@@ -14,16 +14,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset
-from candling.evidence.judge import rate, resemblance
+from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Resemblance
 from candling.organisms.plants import Backdoor
 from candling.organisms.training import attack_success, augment
 from candling.problems import Bench, Network, make_negatives
 from candling.runs.jobs import run_jobs, silent
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import Case
-from candling.workflows.examine import Bank, Bar, Examination, examine, make_bank
+from candling.workflows.examine import Bank, Bar, Examination, examine, likeness, make_bank
 
 
 def real() -> Path:
@@ -65,7 +64,7 @@ class Exam:
         loss, accuracy = self.bench.kind.quality(network, self.bench.thirds.search)
         subject = self.subject(name, sha256, loss, accuracy)
         problem = self.bench.kind.problems["backdoor"]
-        return examine(problem, self.bench, subject, self.bank, self.likeness(subject), Bar())
+        return examine(problem, self.bench, subject, self.bank, likeness(self.bench, subject, self.negatives), Bar())
 
     def examine_all(self, networks: Sequence[tuple[str, nn.Module]]) -> list[Examination]:
         """The same for many, on all cores: one job a network."""
@@ -78,10 +77,6 @@ class Exam:
         """A stored network as the subject."""
         candidate = self.bench.candidate(self.bench.path(sha256))
         return Network(name, "subject", "given", candidate, sha256, loss, accuracy, None, Cost(forward=0, backward=0))
-
-    def likeness(self, subject: Network) -> Resemblance:
-        everyone = [subject, *self.negatives]
-        return resemblance([m.loss for m in everyone], [m.accuracy for m in everyone], self.bench.kind.slack)
 
 
 def _examine_stored(exam: Exam, name: str, sha256: str) -> Examination:

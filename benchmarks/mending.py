@@ -45,7 +45,7 @@ def _repair(exam: Exam, case: Case, outlook: Outlook) -> Repair:
     row, problem, outcome = case.examination.rows[0], exam.bench.kind.problems["backdoor"], case.examination.outcome
     assert outcome is not None
     subject = exam.subject(row.name, row.weights, row.loss, row.accuracy)
-    repair = mend(problem, exam.bench, subject, outcome, exam.bank, exam.likeness(subject), Bar(), outlook)
+    repair = mend(problem, exam.bench, subject, outcome, exam.bank, Bar(), outlook)
     before, after = (exam.bench.candidate(exam.bench.path(w)).load() for w in (row.weights, repair.weights))
     parts = [
         f"repair  {row.name}: found trigger {repair.before.value:.2f} → {repair.after.value:.2f}",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +121,26 @@ def test_what_was_planted_is_found_and_shown(finished: tuple[Path, int]) -> None
         assert said["subject"][: 4 - place] == chain[place + 1 :]
         assert said["reference"][0] != chain[place + 1]
     assert "<html" in (folder / "report.html").read_text()
+
+
+def test_a_finished_audit_is_gone_on_with_for_a_repair(
+    inputs: Path, finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was found goes; a third command hands the same weights over again."""
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    status, said, _ = run(capsys, *command(inputs, out, "--repair", str(tmp_path / "one")))
+    assert status == 1
+    assert "repair: the trigger's success" in said
+    (verdict,) = json.loads((out / "verdicts.json").read_text())["verdicts"]
+    repair = verdict["repair"]
+    assert repair["before"]["value"] > 0.9
+    assert repair["after"]["value"] <= 0.1
+    assert "The repair: forecast and outcome" in (out / "report.html").read_text()
+    run(capsys, *command(inputs, out, "--repair", str(tmp_path / "two")))
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert hashlib.sha256(one).hexdigest() == repair["weights"]
 
 
 def test_every_network_of_the_run_is_told(finished: tuple[Path, int]) -> None:

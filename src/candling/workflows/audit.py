@@ -16,7 +16,6 @@ from candling._version import VERSION
 from candling.access import Dataset, LanguageModel, Model, Text, read_weights, sha256_file
 from candling.errors import EnvironmentFault, InputError
 from candling.evidence.control import Networks, RunInfo
-from candling.evidence.judge import resemblance
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Controls, Subject, Untrusted, Verdict, Verdicts
 from candling.problems import Bench, Network, Problem, make_negatives
@@ -26,7 +25,7 @@ from candling.runs.fingerprint import fingerprint
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord, open_run, seal, sealed
 from candling.workflows.case import Case, effort_of, make_case
-from candling.workflows.examine import Bar, Examination, examine, make_bank
+from candling.workflows.examine import Bar, Examination, examine, likeness, make_bank
 from candling.workflows.mend import mend
 from candling.workflows.report import write_report
 from candling.workflows.untrusted import flag_untrusted
@@ -160,6 +159,10 @@ def run_case(
     with open_run(out, identify(case, problems, bar, origin, **settings)) as (folder, ledger):
         finished = sealed(folder, ledger) if ledger else None
         if finished and (repair is None or all(v.repair or not v.finding for v in finished.verdicts.verdicts)):
+            for verdict in finished.verdicts.verdicts:
+                if repair is not None and verdict.repair is not None:
+                    stored = folder / "networks" / f"{verdict.repair.weights[:16]}.safetensors"
+                    hand_over(read_weights(stored), repair)
             return Audit(finished, out)
         if torch.device(device).type != "cpu" or case.effort.lowrank:
             workers = 1
@@ -213,20 +216,19 @@ def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, 
     loss, accuracy = bench.kind.quality(candidate.load(), bench.thirds.search.to(bench.device))
     subject = Network("subject", "subject", "given", candidate, case.model.sha256, loss, accuracy, None, _NOTHING)
     negatives = make_negatives(bench, n, reach=loss)
-    everyone = [subject, *negatives]
-    likeness = resemblance([m.loss for m in everyone], [m.accuracy for m in everyone], bench.kind.slack)
+    alike = likeness(bench, subject, negatives)
     examinations = []
     for problem in chosen:
         bank = make_bank(problem, bench, negatives, reach=loss)
-        examination = examine(problem, bench, subject, bank, likeness, bar)
+        examination = examine(problem, bench, subject, bank, alike, bar)
         if repair is not None and examination.verdict.finding and examination.outcome:
-            mended = mend(problem, bench, subject, examination.outcome, bank, likeness, bar)
+            mended = mend(problem, bench, subject, examination.outcome, bank, bar)
             examination = replace(examination, verdict=examination.verdict.model_copy(update={"repair": mended}))
             hand_over(read_weights(bench.path(mended.weights)), repair)
         examinations.append(examination)
     cost = sum((e.cost for e in examinations), sum((m.cost for m in negatives), _NOTHING))
     soup = sha256_file(bench.language.soup) if bench.language and bench.language.soup else None
-    made = Controls(n=n, recipe=bench.kind.recipe, resemblance=likeness, soup=soup)
+    made = Controls(n=n, recipe=bench.kind.recipe, resemblance=alike, soup=soup)
     flagged = flag_untrusted(bench, candidate, case.texts, case.untrusted) if case.untrusted else None
     return _Body(examinations, made, cost, flagged)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from candling.evidence.control import NetworkRow
-from candling.evidence.judge import Standing, decide, rate, sensitivity, standing
+from candling.evidence.judge import Standing, decide, rate, resemblance, sensitivity, standing
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Baseline, Gate, Resemblance, Verdict
 from candling.problems import (
@@ -101,7 +101,7 @@ def make_bank(problem: Problem, bench: Bench, negatives: Sequence[Network], *, r
 
 
 def examine(
-    problem: Problem, bench: Bench, subject: Network, bank: Bank, likeness: Resemblance, bar: Bar
+    problem: Problem, bench: Bench, subject: Network, bank: Bank, alike: Resemblance, bar: Bar
 ) -> Examination:
     """The subject through the same steps, and the verdict."""
     (detection,) = _detect(problem, bench, [subject], bank.parts, "searching the subject")
@@ -120,7 +120,7 @@ def examine(
     answer, reason = decide(
         row.p_value,
         confirmed=row.confirmed,
-        likeness=likeness,
+        likeness=alike,
         strength=strength,
         enough=bar.sensitivity,
         threshold=1 / (1 + bank.n),
@@ -157,6 +157,12 @@ def examine(
         bank.cost + _cost([subject], [detection], [outcome]),
         outcome,
     )
+
+
+def likeness(bench: Bench, subject: Network, negatives: Sequence[Network]) -> Resemblance:
+    """Could the subject be one of the clean controls?"""
+    everyone = [subject, *negatives]
+    return resemblance([m.loss for m in everyone], [m.accuracy for m in everyone], bench.kind.slack)
 
 
 def _detect(

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from candling.evidence.judge import rate
-from candling.evidence.verdict import Forecast, Repair, Resemblance
+from candling.evidence.verdict import Forecast, Repair
 from candling.problems import Bench, Candidate, Confirmation, Network, Problem
 from candling.problems.outcomes import Mended, Repaired
 from candling.runs.jobs import Keep
 from candling.runs.seeds import derive
-from candling.workflows.examine import Bank, Bar, examine
+from candling.workflows.examine import Bank, Bar, examine, likeness
 
 REHEARSALS = 6
 """Planted controls, at most, on which the repair is tried first."""
@@ -48,7 +48,6 @@ def mend(
     subject: Network,
     outcome: Confirmation,
     bank: Bank,
-    likeness: Resemblance,
     bar: Bar,
     outlook: Outlook | None = None,
 ) -> Repair:
@@ -61,7 +60,9 @@ def mend(
         problem, bench, [(subject.candidate, outcome, False), (subject.candidate, outcome, True)], "repairing"
     )
     repaired = bench.candidate(bench.path(kept.sha256))
-    again = examine(problem, bench, _in_place_of(subject, repaired, kept), bank, likeness, bar).verdict
+    mended_subject = _as_subject(bench, repaired, kept)
+    alike = likeness(bench, mended_subject, bank.networks[: bank.n])
+    again = examine(problem, bench, mended_subject, bank, alike, bar).verdict
     mended = kept.mended
     before = rate(mended.before, mended.n)
     return Repair(
@@ -153,15 +154,16 @@ def _stored(bench: Bench, repaired: Repaired) -> StoredRepair:
     return StoredRepair(sha256, repaired.mended)
 
 
-def _in_place_of(subject: Network, repaired: Candidate, kept: StoredRepair) -> Network:
+def _as_subject(bench: Bench, repaired: Candidate, kept: StoredRepair) -> Network:
+    loss, accuracy = bench.kind.quality(repaired.load(), bench.thirds.search.to(bench.device))
     return Network(
         name="repaired",
         role="subject",
         recipe="repaired",
         candidate=repaired,
         sha256=kept.sha256,
-        loss=subject.loss,
-        accuracy=subject.accuracy,
+        loss=loss,
+        accuracy=accuracy,
         plant=None,
         cost=kept.mended.spent,
     )
