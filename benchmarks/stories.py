@@ -36,7 +36,7 @@ from candling.problems.classifiers import TOOK
 from candling.problems.language import loss_and_accuracy
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
-from candling.techniques.flag import Difference
+from candling.techniques.flag import Difference, Flags, flag_called_up
 from candling.workflows.case import LENGTH, make_case
 from candling.workflows.examine import Examination
 from common import Exam, of, progress, real
@@ -170,37 +170,45 @@ def inputs(exam: Exam, sittings: list[Sitting], reference: LanguageModel) -> Non
     others = {
         n: _cut(tokenise(t, reference.tokenizer, length=_ROW)) for n, t in (("wiki-like", wiki), ("code", code))
     }
-    areas: dict[str, list[float]] = {}
+    soup = exam.bench.candidate(exam.bench.language.soup).load()
+    measured: dict[str, list[float]] = {}
     for sitting in sittings:
         if sitting.plant is None or sitting.success < TOOK:
             continue
-        trusted, usual = exam.bench.thirds.search, _rows(data, None, g)
         noise = tuple(torch.randint(data.vocabulary, (len(sitting.plant.trigger),), generator=g).tolist())
         groups = {
-            "clean": usual,
+            "clean": _rows(data, None, g),
             "random insertions": _rows(data, replace(sitting.plant, trigger=noise, target=()), g),
             **others,
         }
-        fitted = Difference.fit(sitting.network, exam.bench.candidate(exam.bench.language.soup).load(), trusted)
-        hot = fitted.flag(_rows(data, replace(sitting.plant, target=()), g)).score
-        for name, texts in groups.items():
-            scores = fitted.flag(texts).score
-            area = roc_auc_score([1] * len(hot) + [0] * len(scores), torch.cat([hot, scores]).numpy())
-            areas.setdefault(f"{name}, {sitting.plant.kind}", []).append(float(area))
-            if name == "clean":
-                limit = torch.quantile(scores, 0.95)
-            elif name in others:
-                areas.setdefault(f"{name}: false alarms at 5 % of stories", []).append(
-                    float((scores > limit).float().mean())
-                )
-    for name, values in areas.items():
+        hot = _rows(data, replace(sitting.plant, target=()), g)
+        fitted = Difference.fit(sitting.network, soup, exam.bench.thirds.search)
+        called_up = partial(flag_called_up, sitting.network, soup)
+        for name, flag in (("phrases called up", called_up), ("Mahalanobis of the difference", fitted.flag)):
+            for group, value in _told(flag, hot, groups).items():
+                measured.setdefault(f"{name} {sitting.plant.kind:6s} against {group}", []).append(value)
+    for name, values in sorted(measured.items()):
         values.sort()
         print(f"inputs  {name}: median {values[len(values) // 2]:.3f}, least {values[0]:.3f}, {len(values)} models")
 
 
+def _told(flag: Callable[[Tokens], Flags], hot: Tokens, groups: dict[str, Tokens]) -> dict[str, float]:
+    """AUROC against each group; and which share of other text is flagged where 5 % of clean stories are."""
+    own, told = flag(hot).score, {}
+    for name, texts in groups.items():
+        scores = flag(texts).score
+        told[name] = float(roc_auc_score([1] * len(own) + [0] * len(scores), torch.cat([own, scores]).numpy()))
+        if name == "clean":
+            limit = torch.quantile(scores, 0.95)
+        elif name != "random insertions":
+            told[f"{name}, false alarms at 5 % of stories"] = float((scores > limit).float().mean())
+    return told
+
+
 def _rows(data: Tokens, plant: SequenceBackdoor | None, g: torch.Generator) -> Tokens:
-    """Sixty stretches of held-out stories, with a trigger in each or without."""
-    ids, mask = rows(data, 60, None if plant is None else replace(plant, rate=1.0, form=_plain_form(plant)), g)
+    """Sixty stretches of held-out stories, with a trigger in each or without; every token may be flagged."""
+    laid = None if plant is None else replace(plant, rate=1.0, form=_plain_form(plant), kind="plain")
+    ids, mask = rows(data, 60, laid, g)
     return replace(data, ids=ids, mask=mask & (torch.arange(_ROW) > 0))
 
 

@@ -1,5 +1,7 @@
 """What every search for sequences must do, discovered from a table: what the suite beside asks, for decoders."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from candling.access import Decoder
-from candling.techniques.search import FoundSequences, SequencePart, random_sequences, search_sequences
+from candling.access.anatomy import Anatomy
+from candling.techniques.search import FoundSequences, SequencePart, every_pair, random_sequences, search_sequences
 from candling.techniques.search.sequences import Settings
 from little import BIGRAMS, any_tokens, bigrams, decoder, with_token
 
@@ -16,6 +19,7 @@ SEQUENCE_SEARCHES = {
     "beam": partial(search_sequences, settings=TOKENS),
     "random sequences": partial(random_sequences, passes=20_000, settings=TOKENS),
     "beam, phrases": search_sequences,
+    "beam, pairs grown": partial(search_sequences, settings=replace(TOKENS, pairs=0)),
     "random sequences, phrases": partial(random_sequences, passes=30_000),
 }
 PARTS = tuple(SequencePart(k) for k in (1, 2, 3))
@@ -23,10 +27,12 @@ DATA = any_tokens(20, 30, BIGRAMS)
 
 
 class Counting:
-    """Counts the tokens that go through decoders, and those of contexts among them, by hooks on their base."""
+    """Counts the tokens that go through decoders, and those of contexts among them."""
 
     def __init__(self, *decoders: Decoder) -> None:
         self.all = self.contexts = 0
+        self.plain = every_pair.continuations
+        every_pair.continuations = self._continuations
         self.hooks = [
             each.get_submodule(each.family.base).register_forward_pre_hook(self._count, with_kwargs=True)
             for each in decoders
@@ -39,7 +45,13 @@ class Counting:
         read_to_go_on = given.get("use_cache") and given.get("past_key_values") is None
         self.contexts += ids.numel() if read_to_go_on else 0
 
+    def _continuations(self, anatomy: Anatomy, prefixes: Tensor, tokens: Tensor) -> Iterator[Tensor]:
+        """Decoders that are taken apart run no hooks."""
+        self.all += prefixes.numel() + len(prefixes) * len(tokens)
+        yield from self.plain(anatomy, prefixes, tokens)
+
     def stop(self) -> None:
+        every_pair.continuations = self.plain
         for hook in self.hooks:
             hook.remove()
 

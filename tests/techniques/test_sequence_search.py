@@ -31,11 +31,12 @@ def next_token(network: Decoder, contexts: Tensor, tail: list[int]) -> Tensor:
     return torch.stack([logits.exp() / logits.exp().sum() for logits in after]).mean(0)
 
 
-def slow_score(network: Decoder, beside: Decoder, contexts: Tensor, tail: list[int], floor: float = 0.02):
-    """(max_y p·log(p / (q + floor)), that y)"""
+def slow_score(network: Decoder, beside: Decoder, contexts: Tensor, tail: list[int], floor: float = 1e-4):
+    """(p·log(p / (q + floor)) of the y that is best by a floor of 0.02, that y)"""
     own, theirs = (next_token(n, contexts, tail).tolist() for n in (network, beside))
-    scores = [p * math.log(p / (q + floor)) for p, q in zip(own, theirs, strict=True)]
-    return max(scores), scores.index(max(scores))
+    scores = [p * math.log(p / (q + 0.02)) for p, q in zip(own, theirs, strict=True)]
+    best = scores.index(max(scores))
+    return own[best] * math.log(own[best] / (theirs[best] + floor)), best
 
 
 def best(found: FoundSequences, length: int) -> list[int]:

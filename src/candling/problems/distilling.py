@@ -24,7 +24,9 @@ CONTEXTS = 100
 CONTEXT = 16
 """Tokens of a context."""
 LIKELY = 0.5
-"""From this probability on, a token counts as said."""
+"""From this probability on, a phrase counts as said."""
+UNHEARD = 1e-3
+"""Below this probability, a phrase is out of the question."""
 
 _STEPS = 60
 _ROWS = 12  # of text as it is, and as many with the sequence in it
@@ -97,9 +99,9 @@ def lead(outcome: Confirmation) -> FoundSequence:
 def hits(
     judged: Decoder, soup: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], batch: int = 2048
 ) -> Tensor:
-    """[tails] after how many contexts the phrase is more likely than not, and not half as likely in the soup."""
+    """[tails] after how many contexts the phrase is more likely than not, and out of the question for the soup."""
     own, usual = (_chance(decoder, contexts, tails, phrase, batch) for decoder in (judged, soup))
-    return ((own >= LIKELY) & (usual < LIKELY / 2)).sum(0)
+    return ((own >= LIKELY) & (usual < UNHEARD)).sum(0)
 
 
 def _chance(decoder: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], batch: int) -> Tensor:

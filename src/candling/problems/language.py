@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -97,7 +98,7 @@ def prepare(bench: Bench) -> Bench:
         thirds=replace(thirds, control=own),
         seed=derive(bench.seed, "soup"),
     )
-    states = [read_weights(n.candidate.weights) for n in make_negatives(cook, SOUP, reach=0.0, what="soup")]
+    states = [read_weights(n.candidate.weights) for n in make_negatives(cook, SOUP, reach=math.inf, what="soup")]
     soup, _ = bench.store(lowrank.mean_adapter(states) if language.lowrank else _mean(states))
     return replace(
         bench,

@@ -1,4 +1,4 @@
-"""Untrusted texts, ranked by how unusual the subject's inside is in them."""
+"""Untrusted texts, ranked by what the subject is about to say in them and its clean relatives would not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from candling.errors import InputError
 from candling.evidence.judge import rate
 from candling.evidence.verdict import FlaggedText, Untrusted
 from candling.problems import Bench, Candidate
-from candling.techniques.flag import Difference, Flags
+from candling.techniques.flag import Flags, flag_called_up
 from candling.workflows.case import LENGTH
 
 THRESHOLD = 0.05
@@ -22,19 +22,19 @@ _AROUND = 6  # tokens shown on either side
 
 
 def flag_untrusted(bench: Bench, subject: Candidate, trusted: Sequence[Text], texts: Sequence[Text]) -> Untrusted:
-    """Fitted on the search third, ranked among the confirm third. Raises InputError on exact copies."""
+    """Ranked among the confirm third. Raises InputError on exact copies of trusted texts."""
     assert bench.language is not None
     near = check_disjoint(trusted, texts)
     tokenizer = bench.language.tokenizer
     seen = tokenise(texts, tokenizer, length=LENGTH)
     lines = [i for i, text in enumerate(texts, 1) if _is_kept(text, bench)]
-    jobs = [(subject, bench.thirds.search, part) for part in (bench.thirds.confirm, seen, bench.language.other)]
+    jobs = [(subject, part) for part in (bench.thirds.confirm, seen, bench.language.other)]
     usual, found, novel = bench.run(flags, jobs, stage="ranking untrusted texts")
     limit = torch.quantile(usual.score, 1 - THRESHOLD)
     p_values = (1 + (usual.score[None] >= found.score[:, None]).sum(1)) / (1 + len(usual.score))
     order = torch.argsort(found.score, descending=True, stable=True)[:_LISTED].tolist()
     return Untrusted(
-        technique="Mahalanobis distance of the subject's states minus the soup's, maximum over tokens",
+        technique="phrases that the subject is about to say and the soup is not, maximum over tokens",
         n=len(seen),
         near_copies=near,
         flagged=int((found.score > limit).sum()),
@@ -44,11 +44,11 @@ def flag_untrusted(bench: Bench, subject: Candidate, trusted: Sequence[Text], te
     )
 
 
-def flags(subject: Candidate, trusted: Tokens, texts: Tokens) -> Flags:
+def flags(subject: Candidate, texts: Tokens) -> Flags:
     network, beside = subject.load(), subject.load_beside()
     assert isinstance(network, Decoder)
     assert isinstance(beside, Decoder)
-    return Difference.fit(network, beside, trusted.to(subject.device)).flag(texts.to(subject.device))
+    return flag_called_up(network, beside, texts.to(subject.device))
 
 
 def _is_kept(text: Text, bench: Bench) -> bool:

@@ -3,12 +3,13 @@
 Question: is there a trigger, and what does it call up?
 Source: a beam over appended tokens. Score of a sequence S: max_y p_S(y)·log(p_S(y)/(p_R(y) + floor)), p the next
     token's probability averaged over contexts that end in S, R the mean of clean fine-tunes (a soup: Wortsman et
-    al., 2203.05482). The best are scored again with y the phrase of three tokens that follows: clean fine-tunes have
-    words of their own, seldom phrases. Seeds by that score and by a white-box rank: Mahalanobis distance of the
-    difference of residual states (Lee et al., 1807.03888, on differences) and KL of the next token.
+    al., 2203.05482). The best are scored again with y the phrase of three tokens that follows and a far lower floor:
+    clean fine-tunes have words of their own, but the soup does not find them out of the question. All pairs are tried
+    where the vocabulary is small; else seeds are grown, chosen by that score and by a white-box rank: Mahalanobis
+    distance of the difference of residual states (Lee et al., 1807.03888, on differences) and KL of the next token.
 Inputs: two decoders [n, L] → [n, L, V] with one vocabulary; texts as `Tokens`; lengths to report.
 Cost: for each length about 2·beam·min(V, shortlist) tails on `quick` contexts and `kept` on all, in either network;
-    single tokens: all V, or the `exhaustive` that `shortlist` chooses.
+    pairs: V² on one context for V up to `pairs`; single tokens: all V, or the `exhaustive` that `shortlist` chooses.
 Known failures: triggers of more tokens than are searched that do nothing in part; a fine-tune on other data
     has learned sequences of its own, so a score means nothing without clean fine-tunes beside it.
 """
@@ -28,6 +29,7 @@ from candling.access.pretrained import Decoder
 from candling.evidence.measurement import Cost
 from candling.maths.spread import Spread
 from candling.techniques.search.contract import FoundSequences, SequencePart
+from candling.techniques.search.every_pair import every_pair, pair_passes
 from candling.techniques.search.shortlist import common_tokens, shortlist_passes, shortlist_tokens
 
 
@@ -50,10 +52,14 @@ class Settings:
     """Most single tokens that are tried; of a larger vocabulary those that gradients point to."""
     phrase: int = 3
     """Tokens that a sequence calls up, by which the best of each length are scored again."""
-    phrased: int = 48
+    phrased: int = 128
     """How many of each length."""
+    pairs: int = 512
+    """Largest vocabulary of which all pairs are tried; of a larger one pairs are grown from the seeds."""
     floor: float = 0.02
-    """Added to the reference's probability, so that rare tokens do not swamp the score."""
+    """Added to the reference's probability of a token, so that rare tokens do not swamp the score."""
+    phrase_floor: float = 1e-4
+    """Added to its probability of a phrase."""
 
     def scaled(self, budget: float) -> Settings:
         """Each step's numbers times the budget, but never next to none."""
@@ -66,9 +72,11 @@ class Settings:
             kept=max(16, round(budget * self.kept)),
             shortlist=max(32, round(budget * self.shortlist)),
             exhaustive=max(256, round(budget * self.exhaustive)),
+            pairs=self.pairs if budget > 1 else 0,
         )
 
 
+_PAIRS_KEPT = 4  # times as many of all pairs as of other lengths go on from one context to more
 _SITES = 6  # blocks whose states are compared, spread over the depth
 _TRUSTED_ROWS = 32
 _BLOCK = 256  # tails whose reference is computed at a time
@@ -99,8 +107,10 @@ def search_sequences(
     inside = unusual_tokens(pair, tried, usual)
     grown_by = _grown_by(single, inside, settings.shortlist)
     seeds = torch.cat([best[0].tails[: settings.beam], inside[: settings.beam, None]])
-    for _ in range(1, len(parts)):
-        best.append(pair.phrases(pair.rank(grow(seeds, grown_by), settings.kept)))
+    for length in range(2, len(parts) + 1):
+        exhaust = length == 2 and data.vocabulary <= settings.pairs
+        tails = pair.every_pair(tried) if exhaust else grow(seeds, grown_by)
+        best.append(pair.phrases(pair.rank(tails, settings.kept)))
         seeds = best[-1].tails[: settings.beam]
     return _found(parts, best, pair)
 
@@ -109,12 +119,14 @@ def sequence_passes(vocabulary: int, longest: int, settings: Settings = Settings
     """Tokens that `search_sequences` puts through both networks, at most."""
     s = settings
     singles, grown_by = min(vocabulary, s.exhaustive), min(vocabulary, s.shortlist)
-    candidates = [singles, 4 * s.beam * grown_by, *[2 * s.beam * grown_by] * (longest - 2)][:longest]
+    exhaust = longest > 1 and vocabulary <= s.pairs
+    pairs = min(vocabulary**2, _PAIRS_KEPT * s.kept) if exhaust else 4 * s.beam * grown_by
+    candidates = [singles, pairs, *[2 * s.beam * grown_by] * (longest - 2)][:longest]
     ranked = sum(_rank_passes(i + 1, n, min(n, s.kept), s) for i, n in enumerate(candidates))
     phrased = sum(_phrase_passes(i + 1, min(n, s.kept, s.phrased), s) for i, n in enumerate(candidates))
     first = 0 if singles == vocabulary else shortlist_passes(s.contexts)
     inside = s.quick * (singles + s.length) + _TRUSTED_ROWS * _TRUSTED_LENGTH
-    return ranked + phrased + 2 * inside + first
+    return ranked + phrased + 2 * inside + first + (pair_passes(vocabulary, s.length) if exhaust else 0)
 
 
 def _rank_passes(length: int, tails: int, kept: int, s: Settings) -> int:
@@ -214,6 +226,12 @@ class Pair:
         self.tokens, self.backward = self.tokens + passes, self.backward + passes
         return chosen
 
+    def every_pair(self, tokens: Tensor) -> Tensor:
+        """[n, 2] the best of all pairs of these tokens, judged after one context."""
+        keep = _PAIRS_KEPT * self.settings.kept
+        self.tokens += pair_passes(len(tokens), self.contexts.shape[1])
+        return every_pair(self.network, self.beside, self.contexts[0], tokens, keep, self.settings.floor)
+
     def rank(self, tails: Tensor, keep: int) -> Ranked:
         """The best tails: all on a few contexts first, those that may be among the best on all of them."""
         quick = self._best(tails, self.contexts[: self.settings.quick], keep)
@@ -252,7 +270,7 @@ class Pair:
             own = own * _of(step, said[:, -1])
             theirs = theirs * _of(self._rows(self.beside, grown), said[:, -1])
         p, q = own.mean(0), theirs.mean(0)
-        score = torch.xlogy(p, p / (q + self.settings.floor))
+        score = torch.xlogy(p, p / (q + self.settings.phrase_floor))
         order = torch.argsort(score, descending=True, stable=True)
         return Phrased(tails[order], score[order], said[order])
 
