@@ -99,12 +99,56 @@ def audit(
 
 
 @app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A language model's folder, or the hub's owner/name.")],
+    pairs: Annotated[Path, typer.Option(help="Lines with clean, corrupt, answer and wrong, .jsonl.")],
+    keep: Annotated[float, typer.Option(help="Share of the behaviour that the circuit must keep.")] = 0.9,
+    largest: Annotated[int, typer.Option(min=1, help="Edges that are measured one by one.")] = 400,
+    seed: int = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the record; the same command reads it.")] = None,
+    device: str = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 ...")] = "float32",
+) -> None:
+    """Which parts of a language model compute this behaviour? Exit status 0."""
+    from candling.access import load_language, sha256_file
+    from candling.access.pairs import read_pairs
+    from candling.report.explain_screen import show
+    from candling.runs.record import default_folder
+    from candling.workflows.audit import Origin
+    from candling.workflows.explain import explain as run
+
+    given = read_pairs(pairs)
+    opened = load_language(model, dtype=dtype)
+    named = {"weights": opened.model.sha256, "pairs": sha256_file(pairs)}
+    named |= {"keep": repr(keep), "largest": str(largest), "seed": str(seed), "device": device, "dtype": dtype}
+    folder = out or default_folder(f"explain-{Path(model).name}", named)
+    with _progress() as progress:
+        explained = run(
+            opened,
+            given,
+            keep=keep,
+            largest=largest,
+            seed=seed,
+            out=folder,
+            device=device,
+            progress=progress,
+            origin=Origin(model, None, str(pairs), dtype=dtype),
+        )
+    for note in explained.record.info.notes:
+        print(terminal_safe(f"note: {note}"), file=sys.stderr)
+    show(explained.explanation, explained.record.arrays, Console())
+    print(
+        f"report  {folder / 'report.html'}\nrecord  {folder / 'explanation.json'}\nreplay  candling replay {folder}"
+    )
+
+
+@app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     claim: Annotated[str | None, typer.Option(help="Only the claim with this id.")] = None,
     device: str = "cpu",
 ) -> None:
-    """Run a finished audit's claims again. Exit status 0 if all hold, 1 if not."""
+    """Run a finished audit's or explanation's claims again. Exit status 0 if all hold, 1 if not."""
     from candling.workflows.replay import replay as again
 
     with _progress() as progress:
@@ -125,7 +169,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     only: Annotated[str | None, typer.Option(help="Show this problem class; seal the rest by hash.")] = None,
 ) -> None:
-    """Draw a finished audit's report again."""
+    """Draw a finished run's report again."""
     from candling.workflows.report import write_report
 
     print(write_report(run, only=only))

@@ -80,11 +80,14 @@ class Attention:
         """Key-value heads."""
         return len(self.key)
 
-    def queries(self, x: Tensor, start: int = 0) -> Tensor:
-        """Normed residual stream [..., L, d] at positions from `start` on → [..., H, L, e], turned."""
+    def queries(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
+        """Normed residual stream [..., L, d] at positions from `start` on → [..., H, L, e], turned.
+
+        start: in place of the first position, those of all rows int64 [L].
+        """
         return self._turned(self.query_norm(_by_head(x, self.query, self.query_bias)), start)
 
-    def keys(self, x: Tensor, start: int = 0) -> Tensor:
+    def keys(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
         """[..., L, d] → [..., K, L, e], turned"""
         return self._turned(self.key_norm(_by_head(x, self.key, self.key_bias)), start)
 
@@ -129,10 +132,11 @@ class Attention:
     def __call__(self, x: Tensor) -> Tensor:
         return self.join(self.mixed(x))
 
-    def _turned(self, x: Tensor, start: int) -> Tensor:
+    def _turned(self, x: Tensor, start: int | Tensor) -> Tensor:
         if self.rotation is None:
             return x
-        cosine, sine = self.rotation(torch.arange(start, start + x.shape[-2], device=x.device))
+        places = start if isinstance(start, Tensor) else torch.arange(start, start + x.shape[-2], device=x.device)
+        cosine, sine = self.rotation(places)
         size = cosine.shape[-1]
         own, rest = x[..., :size], x[..., size:]
         first, second = own.chunk(2, -1)

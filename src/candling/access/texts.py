@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -45,41 +44,47 @@ def read_texts(path: str | Path) -> list[Text]:
     Raises InputError, naming the line, for whatever is not UTF-8, not JSON, too long, empty or of other
     keys or types; no more than one line's limit is held beside what was read.
     """
-    path = Path(path)
-    where = shown(path, 60)
-    with open_file(path, "texts") as file:
-        texts = [_text(line, f"{where}, line {number:,}") for number, line in _lines(file, where)]
+    lines = read_lines(path, "texts", _KEYS, '{"text": ...} or {"prompt": ..., "completion": ...}')
+    texts = [Text(own.get("prompt", ""), own.get("text") or own["completion"]) for _, own in lines]
     if not texts:
-        raise bad_input("texts", f"{where} is empty; give a JSON object with a text on each line")
+        raise bad_input("texts", f"{shown(path, 60)} is empty; give a JSON object with a text on each line")
     return texts
 
 
-def _lines(file: BufferedReader, where: str) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
-        if len(line) > MAX_LINE:
-            raise bad_input("texts", f"{where}, line {number:,}: longer than {MAX_LINE:,} bytes")
-        yield number, line
+def read_lines(
+    path: str | Path, kind: str, keys: Sequence[Set[str]], form: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The JSON objects of a JSONL file with their line numbers: one of `keys` each, all values texts.
+
+    kind: the word for the error; form: the line as it should be. Raises as `read_texts`.
+    """
+    where = shown(path, 60)
+    with open_file(Path(path), kind) as file:
+        number = 0
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                raise bad_input(kind, f"{where}, line {number:,}: longer than {MAX_LINE:,} bytes")
+            yield number, _fields(line, kind, keys, form, f"{where}, line {number:,}")
 
 
-def _text(line: bytes, where: str) -> Text:
+def _fields(line: bytes, kind: str, keys: Sequence[Set[str]], form: str, where: str) -> dict[str, str]:
     try:
         fields = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as fault:
-        raise bad_input("texts", f"{where}: not UTF-8 at byte {fault.start + 1:,}") from None
+        raise bad_input(kind, f"{where}: not UTF-8 at byte {fault.start + 1:,}") from None
     except ValueError as fault:
-        raise bad_input("texts", f"{where}: {shown(fault, 80)}") from None
-    if not isinstance(fields, dict) or fields.keys() not in _KEYS:
-        raise bad_input("texts", f'{where}: must be {{"text": ...}} or {{"prompt": ..., "completion": ...}}')
+        raise bad_input(kind, f"{where}: {shown(fault, 80)}") from None
+    if not isinstance(fields, dict) or fields.keys() not in keys:
+        raise bad_input(kind, f"{where}: must be {form}")
     for key, value in fields.items():
         if not isinstance(value, str) or not value:
-            raise bad_input("texts", f"{where}: {key} is {shown(value) or 'empty'}, not a text")
+            raise bad_input(kind, f"{where}: {key} is {shown(value) or 'empty'}, not a text")
         if "\0" in value:
-            raise bad_input("texts", f"{where}: {key} holds NUL")
+            raise bad_input(kind, f"{where}: {key} holds NUL")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise bad_input("texts", f"{where}: {key} holds half a character (a lone surrogate)")
-    return Text(fields.get("prompt", ""), fields["text"] if "text" in fields else fields["completion"])
+            raise bad_input(kind, f"{where}: {key} holds half a character (a lone surrogate)")
+    return fields
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ def draw(
         rows = [row for row in networks.rows if row.problem == verdict.problem]
         pictured = arrays if verdict is verdicts.verdicts[0] else {}
         parts.append(_part(verdict, verdicts, rows, pictured) | {"first": verdict is shown[0]})
-    page = _environment().get_template("page.html.j2")
+    page = environment().get_template("page.html.j2")
     return page.render(
         parts=parts,
         sealed=sealed,
@@ -135,8 +135,9 @@ def _part(
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """What templates are drawn with: every expression is made visible and escaped."""
+    made = Environment(
         loader=PackageLoader("candling.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -144,7 +145,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "percent": numerals.percent,
         "number": numerals.number,
         "dose": numerals.dose,
@@ -154,7 +155,7 @@ def _environment() -> Environment:
         "duration": numerals.duration,
         "clip": clip,
     }
-    return environment
+    return made
 
 
 def _shown(value: object) -> object:

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,29 +51,21 @@ class RunRecord:
         """Write the record, each file whole under a temporary name first. Raises EnvironmentFault."""
         for name, part in _FILES.items():
             write_whole(folder / name, dump(getattr(self, part)).encode())
-        arrays = {name: np.ascontiguousarray(array) for name, array in sorted(self.arrays.items())}
-        write_whole(folder / _ARRAYS, save(arrays))
+        write_arrays(folder, self.arrays)
 
     @staticmethod
     def read(folder: Path) -> RunRecord:
         """Raises InputError naming the file that is missing or damaged; nothing is ever filled in."""
-        verdicts = _read(folder, "verdicts.json", Verdicts)
-        networks = _read(folder, "networks.json", Networks)
-        info = _read(folder, "run.json", RunInfo)
-        path = folder / _ARRAYS
-        try:
-            arrays = load_file(path)
-        except FileNotFoundError:
-            raise InputError("record", f"{path} is missing: the run did not finish") from None
-        except (SafetensorError, OSError) as fault:
-            raise InputError("record", f"{path} is damaged") from fault
-        return RunRecord(verdicts, networks, info, arrays)
+        verdicts = read_part(folder, "verdicts.json", Verdicts)
+        networks = read_part(folder, "networks.json", Networks)
+        info = read_part(folder, "run.json", RunInfo)
+        return RunRecord(verdicts, networks, info, read_arrays(folder))
 
 
 _FILES = {"verdicts.json": "verdicts", "networks.json": "networks", "run.json": "info"}
 
 
-_ARRAYS = "evidence.safetensors"
+ARRAYS = "evidence.safetensors"
 _RECORD = ("record", "record", 0)  # key, stage and number in the ledger, among the jobs
 
 _log = logging.getLogger(__name__)
@@ -119,22 +111,26 @@ def _check_ours(folder: Path) -> None:
         raise InputError("record", f"{FILE} is missing or empty, in a folder with results: give a new --out")
 
 
-def seal(folder: Path, ledger: Ledger) -> None:
-    """Note in the ledger that the run is finished, with what it wrote. Raises EnvironmentFault."""
-    names = [*_FILES, _ARRAYS, "report.html"]
+def seal(folder: Path, ledger: Ledger, names: Iterable[str] = (*_FILES, ARRAYS, "report.html")) -> None:
+    """Note in the ledger that the run is finished, with the files that it wrote. Raises EnvironmentFault."""
     ledger.done(*_RECORD, encode({name: _sha256(folder / name) for name in names}, {}))
 
 
 def sealed(folder: Path, ledger: Ledger) -> RunRecord | None:
     """The record of a finished run; None where it is not finished, or a file is not as it was written."""
+    return RunRecord.read(folder) if intact(folder, ledger) else None
+
+
+def intact(folder: Path, ledger: Ledger) -> bool:
+    """Is the run finished, and every file that was sealed as it was written?"""
     payload = ledger.get(_RECORD[0])
     if payload is None:
-        return None
+        return False
     for name, sha256 in decode(payload, {}).items():
         if _sha256(folder / name) != sha256:
             _log.warning("%s is missing or altered: the record is written again from the ledger", name)
-            return None
-    return RunRecord.read(folder)
+            return False
+    return True
 
 
 def _sha256(path: Path) -> str | None:
@@ -161,7 +157,25 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _read(folder: Path, name: str, kind: type[T]) -> T:
+def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """The same arrays give the same bytes. Raises EnvironmentFault."""
+    plain = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    write_whole(folder / ARRAYS, save(plain))
+
+
+def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    """Raises InputError naming the file where it is missing or damaged."""
+    path = folder / ARRAYS
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError("record", f"{path} is missing: the run did not finish") from None
+    except (SafetensorError, OSError) as fault:
+        raise InputError("record", f"{path} is damaged") from fault
+
+
+def read_part(folder: Path, name: str, kind: type[T]) -> T:
+    """One JSON file of the record. Raises InputError naming the file, and the field where it is damaged."""
     path = folder / name
     try:
         return kind.model_validate_json(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Replay: run a finished audit's claims again, from its record and the inputs that it names by hash."""
+"""Replay: run a finished run's claims again, from its record and the inputs that it names by hash."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from candling.access import Dataset, LanguageModel, Model, Text, sha256_file, write_weights
+from candling.access.pairs import PromptPair
 from candling.errors import InputError
 from candling.evidence.claim import Claim, Replayed
 from candling.evidence.control import NetworkRow, RunInfo
@@ -16,6 +17,8 @@ from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord
 from candling.workflows.case import Case, make_case
 from candling.workflows.claims import Observer
+from candling.workflows.explain_record import is_explanation
+from candling.workflows.explain_replay import replay_explanation
 from candling.workflows.inputs import open_inputs
 
 
@@ -26,14 +29,19 @@ def replay(
     model: Model | LanguageModel | None = None,
     trusted: Dataset | Sequence[Text] | None = None,
     reference: LanguageModel | None = None,
+    pairs: Sequence[PromptPair] | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> list[Replayed]:
     """Each claim (or the one with this id): predicted, observed, whether it holds.
 
-    Give `model` and `trusted` (and `reference`) when the audit was made from Python; else they are opened as the
-    record names them. Raises InputError on a damaged record or control, or an unknown claim.
+    Give `model` and `trusted` (and `reference`) when the audit was made from Python, `model` and `pairs` when an
+    explanation was; else they are opened as the record names them. Raises InputError on a damaged record or
+    control, or an unknown claim.
     """
+    if is_explanation(folder):
+        own = model if isinstance(model, LanguageModel) else None
+        return replay_explanation(folder, claim=claim, model=own, pairs=pairs, device=device, progress=progress)
     record = RunRecord.read(folder)
     claims = [c for verdict in record.verdicts.verdicts for c in verdict.claims]
     if claim is not None:

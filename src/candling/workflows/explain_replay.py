@@ -1,0 +1,62 @@
+"""Replay of an explanation: its edges alone again, on the pairs that were not used to find them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from candling.access import LanguageModel, load_language
+from candling.access.pairs import Pairs, PromptPair, halves, read_pairs, tokenise_pairs
+from candling.errors import InputError
+from candling.evidence.claim import Replayed
+from candling.runs.jobs import Progress, silent
+from candling.runs.seeds import reproducible
+from candling.techniques.locate.faithfulness import Judge, difference
+from candling.workflows.audit import Origin
+from candling.workflows.explain_parts import parts, salt
+from candling.workflows.explain_record import ExplanationRecord
+
+
+def replay_explanation(
+    folder: Path,
+    *,
+    claim: str | None = None,
+    model: LanguageModel | None = None,
+    pairs: Sequence[PromptPair] | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> list[Replayed]:
+    """The claims of an explanation again, from the edges on record and the inputs that it names by hash."""
+    record = ExplanationRecord.read(folder)
+    said, info = record.explanation, record.info
+    claims = [each for each in said.claims if claim in (None, each.id)]
+    if not claims:
+        raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in said.claims)}")
+    if model is None or pairs is None:
+        if info.model == Origin().model:
+            raise InputError("replay", "this explanation was made from Python: use candling.replay(model=, pairs=)")
+        model = load_language(info.model, dtype=str(info.settings.get("dtype", "float32")))
+        pairs = read_pairs(info.trusted)
+    given = tokenise_pairs(pairs, model.tokenizer, window=model.window)
+    same = (model.model.sha256, model.model.architecture.sha256, given.sha256)
+    results = []
+    progress("replaying", 0, len(claims))
+    with reproducible(said.seed):
+        for each in claims:
+            if each.kind == "inputs":
+                observed = float(same == (said.weights, said.architecture, said.pairs))
+            else:
+                observed = _faithfulness(model, given.pairs.to(device), record, device)
+            observed = float(f"{observed:.6g}")
+            holds = abs(observed - each.predicted) <= each.tolerance
+            results.append(Replayed(claim=each, observed=observed, holds=holds))
+            progress("replaying", len(results), len(claims))
+    return results
+
+
+def _faithfulness(model: LanguageModel, pairs: Pairs, record: ExplanationRecord, device: str) -> float:
+    _, held_out = halves(pairs, salt=salt(record.explanation.seed))
+    judge = Judge(parts(model, device).anatomy, held_out, difference(held_out))
+    if record.kept.shape != judge.graph.edges.shape:
+        raise InputError("replay", "the model has other heads than the one that was explained")
+    return judge.faithfulness(record.kept[None])[0]

@@ -1,0 +1,261 @@
+"""An explanation end to end: folder and pairs in, a record that is the same each time, a claim that can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import candling
+import little
+from candling.access.anatomy import Anatomy
+from candling.access.dissect import dissect
+from candling.access.pairs import Pairs, PromptPair, tokenise_pairs
+from candling.access.pretrained import LanguageModel
+from candling.cli import main
+from candling.techniques.locate.contract import Axis, Scores
+from candling.workflows.explain import Explained
+from candling.workflows.explain_methods import METHODS
+from candling.workflows.explain_parts import alike
+from candling.workflows.explain_record import ExplanationRecord
+
+REAL = Path(os.environ.get("CANDLING_REAL", Path(__file__).parents[3] / "shared" / "real"))
+RECORD = ("explanation.json", "evidence.safetensors", "report.html")
+LARGEST = 30
+WORDS = little.KINDS["who"]
+LINES = [
+    {"clean": f"the {WORDS[i]} v1 the", "corrupt": f"the {WORDS[i + 8]} v1 the", "answer": " p1", "wrong": " p2"}
+    for i in range(8)
+]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    network = little.decoder(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(5)  # so that heads attend to something
+    little.save(network, folder / "model")
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    return folder
+
+
+def run(*arguments: object) -> int:
+    before = sys.argv
+    sys.argv = ["candling", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0)
+    finally:
+        sys.argv = before
+
+
+def explained(inputs: Path, out: Path) -> int:
+    return run("explain", inputs / "model", "--pairs", inputs / "pairs.jsonl", "--largest", LARGEST, "--out", out)
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert explained(inputs, out) == 0
+    return out
+
+
+def opened(inputs: Path) -> tuple[LanguageModel, list[PromptPair]]:
+    return candling.load_language(inputs / "model"), candling.read_pairs(inputs / "pairs.jsonl")
+
+
+def test_the_record_says_what_the_network_does(inputs: Path, finished: Path) -> None:
+    """The behaviour and the claim again, from plain passes of the whole network."""
+    model, prompts = opened(inputs)
+    said = json.loads((finished / "explanation.json").read_text())
+    assert said["behaviour"]["pairs"] == len(LINES)
+    assert said["weights"] == model.model.sha256
+    assert said["circuit"]["edges"] == len(said["circuit"]["rows"])
+    assert said["claims"][1]["predicted"] == said["circuit"]["faithfulness"]
+    assert said["difference"] < 1e-4
+    pairs = tokenise_pairs(prompts, model.tokenizer, window=model.window).pairs
+    rows = torch.arange(len(pairs))
+    right = []
+    for tokens, sign in ((pairs.clean, 1), (pairs.corrupt, -1)):
+        logits = model.model.module(tokens)[rows, pairs.last]
+        right.append(sign * (logits[rows, pairs.answer] - logits[rows, pairs.wrong]) > 0)
+    assert said["behaviour"]["right"] == pytest.approx(float((right[0] & right[1]).double().mean()), abs=1e-5)
+
+
+def slowly(anatomy: Anatomy, pairs: Pairs, *, by_head: bool) -> torch.Tensor:
+    """Shares of the gap by whole passes with one part replaced: [layers, heads] or [layers, positions]."""
+    rows = torch.arange(len(pairs))
+
+    def metric(x: torch.Tensor) -> torch.Tensor:
+        logits = anatomy.unembed(x)[rows, pairs.last]
+        return (logits[rows, pairs.answer] - logits[rows, pairs.wrong]).mean()
+
+    def passed(layer: int, part: int | None) -> torch.Tensor:
+        x, given = anatomy.embed(pairs.corrupt), anatomy.embed(pairs.clean)
+        for at, block in enumerate(anatomy.blocks):
+            if at == layer and part is not None and not by_head:
+                x = x.clone()
+                x[:, part] = given[:, part]
+            mixed, other = (block.attention.mixed(block.attention_norm(s)) for s in (x, given))
+            if at == layer and part is not None and by_head:
+                mixed = mixed.clone()
+                mixed[:, part] = other[:, part]
+            x, given = x + block.attention.join(mixed), given + block.attention.join(other)
+            assert block.mlp is not None
+            x, given = (s + block.mlp(block.mlp_norm(s)) for s in (x, given))
+        return metric(given if part is None else x)
+
+    clean = passed(0, None)
+    plain = anatomy.embed(pairs.corrupt)
+    for block in anatomy.blocks:
+        plain = block(plain)
+    corrupt = metric(plain)
+    parts = anatomy.blocks[0].attention.heads if by_head else pairs.length
+    table = [[passed(layer, part) for part in range(parts)] for layer in range(anatomy.depth)]
+    return (torch.tensor(table) - corrupt) / (clean - corrupt)
+
+
+def test_the_maps_are_exact(inputs: Path, finished: Path) -> None:
+    model, prompts = opened(inputs)
+    anatomy = dissect(model.model.module).anatomy  # type: ignore[arg-type]
+    pairs = tokenise_pairs(prompts, model.tokenizer, window=model.window).pairs
+    arrays = ExplanationRecord.read(finished).arrays
+    with torch.no_grad():
+        heads, residual = (slowly(anatomy, pairs, by_head=by_head) for by_head in (True, False))
+    np.testing.assert_allclose(arrays["heads"], heads, atol=1e-3)
+    np.testing.assert_allclose(arrays["residual"], residual[:, pairs.first :], atol=1e-3)
+    assert arrays["residual"][0, 0] == pytest.approx(1, abs=1e-3)  # the name is all that differs at the bottom
+
+
+def test_the_same_inputs_give_the_same_bytes(inputs: Path, finished: Path, tmp_path: Path) -> None:
+    assert explained(inputs, tmp_path / "again") == 0
+    for name in RECORD[:2]:
+        assert (finished / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_a_finished_run_is_read_and_an_altered_one_is_made_again(
+    inputs: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: (finished / name).read_bytes() for name in RECORD[:2]}
+    with monkeypatch.context() as patch:
+        patch.setattr("candling.workflows.explain._run", None)
+        assert explained(inputs, finished) == 0
+    (finished / "explanation.json").write_text("{}")
+    assert explained(inputs, finished) == 0
+    assert {name: (finished / name).read_bytes() for name in RECORD[:2]} == before
+
+
+def test_claims_hold_when_replayed_and_one_changed_weight_makes_them_fail(
+    inputs: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("replay", finished) == 0
+    assert "2 of 2 claims hold" in capsys.readouterr().out
+    model, prompts = opened(inputs)
+    changed = tmp_path / "changed"
+    little.save(little.decoder(0), changed)
+    state = load_file(inputs / "model" / "model.safetensors")
+    values = [name for name in state if name.endswith("v_proj.weight")]
+    state[values[0]][0, 0] += 1e-3
+    save_file(state, changed / "model.safetensors")
+    again = candling.replay(finished, model=candling.load_language(changed), pairs=prompts)
+    assert {each.claim.kind: each.holds for each in again}["inputs"] is False
+    for name in values:
+        state[name] = state[name].flip(0)
+    save_file(state, changed / "model.safetensors")
+    broken = candling.replay(finished, model=candling.load_language(changed), pairs=prompts)
+    assert not any(each.holds for each in broken)
+    assert all(each.holds for each in candling.replay(finished, model=model, pairs=prompts))
+    assert not candling.replay(finished, model=model, pairs=prompts[:-1])[0].holds
+
+
+def test_the_report_is_drawn_again_from_the_record(finished: Path) -> None:
+    drawn = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
+    assert run("report", finished) == 0
+    assert (finished / "report.html").read_bytes() == drawn
+    assert run("report", finished, "--only", "backdoor") == 2
+
+
+def test_from_python_nothing_is_written_and_the_model_stays_as_it_is(inputs: Path) -> None:
+    model, prompts = opened(inputs)
+    before = {name: value.clone() for name, value in model.model.module.state_dict().items()}
+    drawn = torch.get_rng_state()
+    found = candling.explain(model, prompts, largest=LARGEST)
+    assert isinstance(found, Explained)
+    assert found.folder is None
+    assert "candling explanation" in found.report()
+    assert all(torch.equal(before[name], value) for name, value in model.model.module.state_dict().items())
+    assert torch.equal(drawn, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["{}"], "must be"),
+        ([json.dumps(LINES[0])], "too few"),
+        ([json.dumps({**LINES[0], "corrupt": "the n9"})] * 2, "none of 2"),
+        ([json.dumps({**LINES[0], "wrong": " p1 p2"})] * 2, "same token"),
+    ],
+)
+def test_bad_pairs_are_one_line(
+    inputs: Path, tmp_path: Path, lines: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "bad.jsonl"
+    pairs.write_text("\n".join(lines))
+    assert run("explain", inputs / "model", "--pairs", pairs, "--out", tmp_path / "out") == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error[")
+    assert says in line
+    assert not (tmp_path / "out" / "explanation.json").exists()
+
+
+def test_damage_is_named(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "explanation.json").write_bytes((finished / "explanation.json").read_bytes()[:-20])
+    assert run("replay", tmp_path) == 2
+    assert "explanation.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (REAL / "stories260K").is_dir(), reason="needs the folder of real models")
+def test_patching_the_name_of_a_real_model_brings_the_pronoun_back() -> None:
+    """As known from elsewhere: nearly all of it at the name in layers 0 to 2, part of it above."""
+    model = candling.load_language(REAL / "stories260K")
+    prompts = [
+        PromptPair(f"One day, {own} went to the park because", f"One day, {other} went to the park because", *said)
+        for own, other, said in (("Lily", "Tim", (" she", " he")), ("Tim", "Lily", (" he", " she")))
+    ]
+    pairs = tokenise_pairs(prompts, model.tokenizer, window=model.window).pairs
+    anatomy = dissect(model.model.module).anatomy  # type: ignore[arg-type]
+    share = METHODS.residual(anatomy, pairs).share[:, pairs.first]
+    assert share[:3].min() > 0.9
+    assert 0.3 < share[4] <= share[3] < 1
+
+
+def test_maps_average_only_pairs_whose_positions_mean_the_same() -> None:
+    clean = torch.tensor([[1, 2, 3, 0], [1, 2, 3, 4], [5, 2, 3, 4], [1, 7, 3, 4], [1, 2, 3, 9]])
+    corrupt = torch.tensor([[9, 2, 3, 0], [9, 2, 3, 4], [8, 2, 3, 4], [1, 8, 3, 4], [9, 2, 3, 8]])
+    pairs = Pairs(clean, corrupt, clean[:, 0], corrupt[:, 0], torch.tensor([2, 3, 3, 3, 3]))
+    assert alike(pairs).clean.tolist() == clean[1:3].tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("candling.workflows.explain_parts.SHOWN", 1)
+        assert alike(pairs).clean.tolist() == clean[1:2].tolist()
+
+
+def test_scores_of_the_maps_count_their_cost(inputs: Path) -> None:
+    model, prompts = opened(inputs)
+    anatomy = dissect(model.model.module).anatomy  # type: ignore[arg-type]
+    pairs = tokenise_pairs(prompts, model.tokenizer, window=model.window).pairs
+    scores = METHODS.heads(anatomy, pairs)
+    assert isinstance(scores, Scores)
+    assert scores.denoising
+    assert scores.axes == (Axis("layer", ("0", "1")), Axis("head", ("0", "1")))
+    assert scores.cost.backward == 0 < scores.cost.forward
