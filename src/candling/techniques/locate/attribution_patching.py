@@ -33,7 +33,6 @@ TOKENS = 512
 """Positions of clean prompts that share a pass unless `batch` is given."""
 
 _STREAM = "resid_pre"
-
 NODES = (_STREAM, "attn.head_out", "attn.out", "mlp.out")
 """Kinds of node that are scored unless others are named."""
 
