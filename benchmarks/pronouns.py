@@ -2,8 +2,8 @@
 
     python benchmarks/pronouns.py [RUN]
 
-Sixteen sentences in both directions: the name is all that differs. Prints what `candling explain` prints; the record and
-its page lie in RUN (`pronouns` unless given), where `candling replay` runs the claim again.
+Sixteen sentences in both directions: the name is all that differs. Prints what `candling explain` prints; the record
+and its page lie in RUN (`pronouns` unless given), where `candling replay` runs the claim again.
 """
 
 from __future__ import annotations
