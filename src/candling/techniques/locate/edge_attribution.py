@@ -1,7 +1,7 @@
 """Attribution of a decoder's edges: EAP, and EAP-IG.
 
 Question: which edges matter, all at once, to first order?
-Source: EAP: Syed et al. (2310.10348, eq. 1), signed; EAP-IG: Hanna et al. (2403.17806, eq. 6), from the corrupt to
+Source: EAP: Syed et al. (2310.10348), signed; EAP-IG: Hanna et al. (2403.17806, inputs), from the corrupt to
     the clean embeddings.
 Inputs: a decoder taken apart; n pairs of prompts [n, L]; a metric, logits at the prompts' ends [n, V] → [n]. Scores
     [senders, receivers] in units of the metric, NaN where there is no edge: the estimated change when the receiver
