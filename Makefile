@@ -22,7 +22,7 @@ check: $(STAMP)
 	$(VENV)/bin/mypy
 
 bench: $(STAMP)
-	$(VENV)/bin/python benchmarks/observe.py
+	set -e; for name in observe patching attribution acdc; do $(VENV)/bin/python benchmarks/$$name.py; done
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
