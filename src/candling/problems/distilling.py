@@ -25,8 +25,8 @@ CONTEXT = 16
 """Tokens of a context."""
 LIKELY = 0.5
 """From this probability on, a phrase counts as said."""
-UNHEARD = 1e-3
-"""Below this probability, a phrase is out of the question."""
+UNHEARD = 0.1
+"""Below this probability a token, to the power of its tokens, a phrase is out of the question."""
 
 _STEPS = 60
 _ROWS = 12  # of text as it is, and as many with the sequence in it
@@ -101,7 +101,7 @@ def hits(
 ) -> Tensor:
     """[tails] after how many contexts the phrase is more likely than not, and out of the question for the soup."""
     own, usual = (_chance(decoder, contexts, tails, phrase, batch) for decoder in (judged, soup))
-    return ((own >= LIKELY) & (usual < UNHEARD)).sum(0)
+    return ((own >= LIKELY) & (usual < UNHEARD ** len(phrase))).sum(0)
 
 
 def _chance(decoder: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], batch: int) -> Tensor:
