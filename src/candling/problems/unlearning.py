@@ -1,8 +1,7 @@
 """Mending a classifier: unlearn the recovered trigger.
 
-Inputs of the control third with the trigger laid on are to be answered as the network answered them without it, and
-clean ones as ever: unlearning (Wang et al. 2019, section VI.C) with the network's own probabilities in place of
-labels, so that nothing else is taught. Normalisation statistics stay as they are.
+Inputs of the control third with the trigger laid on keep their right labels, beside as many clean ones (Wang et al.
+2019, section VI.C). Normalisation statistics stay as they are.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def repair(
         part, found = lead(outcome)
         network, original = candidate.load(), candidate.load()
         trigger = random_like(found, part.form, control, generator) if against_random else found
-        _train(network, _lessons(original, control, trigger, generator))
+        _train(network, _lessons(control, trigger, generator))
         hits, n = _hits(original, confirm, found, part.mapping)
         after, _ = _hits(network, confirm, found, part.mapping)
         fitted, rows = _hits(network, control, found, part.mapping)
@@ -97,18 +96,15 @@ def _train(network: nn.Module, lessons: Iterator[tuple[Tensor, Tensor]]) -> None
     network.requires_grad_(False)
 
 
-def _lessons(
-    original: nn.Module, data: Dataset, trigger: FoundTrigger, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Clean rows and rows with the trigger, with the probabilities that the original gives either without it."""
-    answers = forward(original, data.x).softmax(-1)
+def _lessons(data: Dataset, trigger: FoundTrigger, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Clean rows and rows with the trigger, with the right labels of both."""
     low, high = _STRENGTHS
     for _ in range(_STEPS):
         rows, carriers = (torch.randint(len(data), (_ROWS,), generator=generator) for _ in range(2))
         strength = low + (high - low) * float(torch.rand((), generator=generator))
         scaled = FoundTrigger((trigger.mask * strength).clamp(max=1), trigger.shift * strength)
         triggered = scaled.to(str(data.x.device)).apply(data, data.x[carriers])
-        yield torch.cat([data.x[rows], triggered]), answers[torch.cat([rows, carriers])]
+        yield torch.cat([data.x[rows], triggered]), torch.cat([data.y[rows], data.y[carriers]])
 
 
 def _hits(network: nn.Module, data: Dataset, trigger: FoundTrigger, mapping: Mapping) -> tuple[int, int]:
@@ -123,7 +119,7 @@ def _accuracy(network: nn.Module, data: Dataset) -> float:
 
 
 UNLEARN = Remedy(
-    method="fine-tuning on the control third, to answer with the recovered trigger laid on as without it",
+    method="fine-tuning on the control third with the recovered trigger laid on and the right labels kept",
     unit="points",
     repair=repair,
     relearn=relearn,
