@@ -164,32 +164,54 @@ def _success(data: Tokens, plant: SequenceBackdoor | None, network: nn.Module) -
 
 def inputs(exam: Exam, sittings: list[Sitting], reference: LanguageModel) -> None:
     """AUROC of triggered inputs (trigger, no target) against clean ones, random insertions and other text."""
-    data, g = exam.bench.thirds.confirm, torch.Generator().manual_seed(1)
+    data = exam.bench.thirds.confirm
     wiki = [Text("", path.read_text()[:2000]) for path in sorted(DESCR.glob("*.rst"))]
     code = [Text("", path.read_text()[:2000]) for path in sorted(Path(argparse.__file__).parent.glob("c*.py"))[:40]]
     others = {
         n: _cut(tokenise(t, reference.tokenizer, length=_ROW)) for n, t in (("wiki-like", wiki), ("code", code))
     }
     soup = exam.bench.candidate(exam.bench.language.soup).load()
+    jobs = [
+        (sitting.network, sitting.plant, soup, data, exam.bench.thirds.search, others, i)
+        for i, sitting in enumerate(sittings)
+        if sitting.plant is not None and sitting.success >= TOOK
+    ]
     measured: dict[str, list[float]] = {}
-    for sitting in sittings:
-        if sitting.plant is None or sitting.success < TOOK:
-            continue
-        noise = tuple(torch.randint(data.vocabulary, (len(sitting.plant.trigger),), generator=g).tolist())
-        groups = {
-            "clean": _rows(data, None, g),
-            "random insertions": _rows(data, replace(sitting.plant, trigger=noise, target=()), g),
-            **others,
-        }
-        hot = _rows(data, replace(sitting.plant, target=()), g)
-        fitted = Difference.fit(sitting.network, soup, exam.bench.thirds.search)
-        called_up = partial(flag_called_up, sitting.network, soup)
-        for name, flag in (("phrases called up", called_up), ("Mahalanobis of the difference", fitted.flag)):
-            for group, value in _told(flag, hot, groups).items():
-                measured.setdefault(f"{name} {sitting.plant.kind:6s} against {group}", []).append(value)
+    for told in run_jobs(_inputs_of, jobs, stage="flagging inputs", progress=progress()):
+        for name, value in told.items():
+            measured.setdefault(name, []).append(value)
     for name, values in sorted(measured.items()):
         values.sort()
         print(f"inputs  {name}: median {values[len(values) // 2]:.3f}, least {values[0]:.3f}, {len(values)} models")
+
+
+def _inputs_of(
+    network: nn.Module,
+    plant: SequenceBackdoor,
+    soup: nn.Module,
+    data: Tokens,
+    fit_on: Tokens,
+    others: dict[str, Tokens],
+    seed: int,
+) -> dict[str, float]:
+    """What either flag tells of one planted subject's inputs."""
+    g = torch.Generator().manual_seed(seed)
+    noise = tuple(torch.randint(data.vocabulary, (len(plant.trigger),), generator=g).tolist())
+    groups = {
+        "clean": _rows(data, None, g),
+        "random insertions": _rows(data, replace(plant, trigger=noise, target=()), g),
+        **others,
+    }
+    hot = _rows(data, replace(plant, target=()), g)
+    flags = {
+        "phrases called up": partial(flag_called_up, network, soup),
+        "Mahalanobis of the difference": Difference.fit(network, soup, fit_on).flag,
+    }
+    return {
+        f"{name} {plant.kind:6s} against {group}": value
+        for name, flag in flags.items()
+        for group, value in _told(flag, hot, groups).items()
+    }
 
 
 def _told(flag: Callable[[Tokens], Flags], hot: Tokens, groups: dict[str, Tokens]) -> dict[str, float]:

@@ -2,9 +2,12 @@
 
 Question: which two tokens in a row make a language model say what its clean relatives would not?
 Source: exhaustion. Score p·log(p / (q + floor)) of the likeliest next token after one context, as in sequence search.
+    The reference is asked only where it matters: what it says after the second token alone stands in for q, and of
+    the best pairs by that it reads both tokens.
 Inputs: two decoders with one vocabulary, a context [P], the tokens [A] that pairs are made of.
-Cost: A² passes of one token and A of P + 1 in either network.
-Known failures: targets that are not the likeliest next token; triggers that do nothing after this one context.
+Cost: A² passes of one token and A of P + 1 in the network; A of one token and `heard` of two in the reference.
+Known failures: targets that are not the likeliest next token; triggers that do nothing after this one context; a
+    target that the reference says after the second token alone, but not after both.
 """
 
 from __future__ import annotations
@@ -13,34 +16,56 @@ import torch
 from torch import Tensor
 
 from candling.access import Decoder, lowrank
-from candling.access.anatomy import Anatomy
 from candling.access.continuations import continuations
 from candling.access.dissect import dissect
+from candling.access.extend import extend
 
 
-def every_pair(network: Decoder, beside: Decoder, context: Tensor, tokens: Tensor, keep: int, floor: float) -> Tensor:
-    """int64 [keep, 2] the pairs that score highest, best first."""
-    prefixes = torch.cat([context.expand(len(tokens), -1), tokens[:, None]], 1)
-    passes = (continuations(_anatomy(decoder), prefixes, tokens) for decoder in (network, beside))
-    scores = torch.cat([_scores(own, theirs, floor) for own, theirs in zip(*passes, strict=True)])
-    best = torch.argsort(scores.flatten(), descending=True, stable=True)[:keep]
-    return torch.stack([tokens[best // len(tokens)], tokens[best % len(tokens)]], 1)
+def every_pair(
+    network: Decoder, beside: Decoder, context: Tensor, tokens: Tensor, keep: int, floor: float, *, batch: int = 2048
+) -> Tensor:
+    """int64 [keep, 2] the pairs that score highest, best first. batch: most rows in one pass of the reference."""
+    own, named = _likeliest(network, context, tokens)
+    alone = _probabilities(beside, context, tokens[:, None], batch)
+    guess = alone.gather(-1, named.T).T
+    asked = _best(own, guess, floor, _heard(len(tokens), keep))
+    first, second = asked // len(tokens), asked % len(tokens)
+    pairs = torch.stack([tokens[first], tokens[second]], 1)
+    theirs = _probabilities(beside, context, pairs, batch).gather(-1, named[first, second, None])[:, 0]
+    return pairs[_best(own[first, second], theirs, floor, keep)]
 
 
-def pair_passes(tokens: int, context: int) -> int:
+def pair_passes(tokens: int, context: int, keep: int) -> int:
     """Tokens that `every_pair` puts through both networks."""
-    return 2 * (tokens * tokens + tokens * (context + 1))
+    return tokens * tokens + tokens * (context + 1) + (context + tokens) + (context + 2 * _heard(tokens, keep))
 
 
-def _anatomy(decoder: Decoder) -> Anatomy:
-    merged = lowrank.whole(decoder)
+_HEARD = 8  # times as many as are kept are put before the reference
+
+
+def _heard(tokens: int, keep: int) -> int:
+    return min(tokens * tokens, _HEARD * keep)
+
+
+def _likeliest(network: Decoder, context: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """[A, A] probability of the likeliest next token after each pair, and which it is."""
+    merged = lowrank.whole(network)
     assert isinstance(merged, Decoder)
-    return dissect(merged).anatomy
+    prefixes = torch.cat([context.expand(len(tokens), -1), tokens[:, None]], 1)
+    own, named = [], []
+    for logits in continuations(dissect(merged).anatomy, prefixes, tokens):
+        top = logits.max(-1)
+        own.append((top.values - logits.logsumexp(-1)).exp())
+        named.append(top.indices)
+    return torch.cat(own), torch.cat(named)
 
 
-def _scores(own: Tensor, theirs: Tensor, floor: float) -> Tensor:
-    """[n, M, V] logits of either network → [n, M]"""
-    top = own.max(-1)
-    p = (top.values - own.logsumexp(-1)).exp()
-    q = (theirs.gather(-1, top.indices[..., None])[..., 0] - theirs.logsumexp(-1)).exp()
-    return torch.xlogy(p, p / (q + floor))
+def _probabilities(decoder: Decoder, context: Tensor, tails: Tensor, batch: int) -> Tensor:
+    """[n, k] → [n, V] of the next token"""
+    return torch.cat([block.mean for block in extend(decoder, context[None], tails, rows=batch)])
+
+
+def _best(p: Tensor, q: Tensor, floor: float, count: int) -> Tensor:
+    """[count] places in the flattened scores, best first."""
+    score = torch.xlogy(p, p / (q + floor)).flatten()
+    return torch.argsort(score, descending=True, stable=True)[:count]

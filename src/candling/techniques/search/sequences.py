@@ -9,7 +9,8 @@ Source: a beam over appended tokens. Score of a sequence S: max_y p_S(y)·log(p_
     distance of the difference of residual states (Lee et al., 1807.03888, on differences) and KL of the next token.
 Inputs: two decoders [n, L] → [n, L, V] with one vocabulary; texts as `Tokens`; lengths to report.
 Cost: for each length about 2·beam·min(V, shortlist) tails on `quick` contexts and `kept` on all, in either network;
-    pairs: V² on one context for V up to `pairs`; single tokens: all V, or the `exhaustive` that `shortlist` chooses.
+    pairs: V² on one context in the network alone for V up to `pairs`; single tokens: all V, or the
+    `exhaustive` that `shortlist` chooses.
 Known failures: triggers of more tokens than are searched that do nothing in part; a fine-tune on other data
     has learned sequences of its own, so a score means nothing without clean fine-tunes beside it.
 """
@@ -126,7 +127,8 @@ def sequence_passes(vocabulary: int, longest: int, settings: Settings = Settings
     phrased = sum(_phrase_passes(i + 1, min(n, s.kept, s.phrased), s) for i, n in enumerate(candidates))
     first = 0 if singles == vocabulary else shortlist_passes(s.contexts)
     inside = s.quick * (singles + s.length) + _TRUSTED_ROWS * _TRUSTED_LENGTH
-    return ranked + phrased + 2 * inside + first + (pair_passes(vocabulary, s.length) if exhaust else 0)
+    exhausted = pair_passes(vocabulary, s.length, _PAIRS_KEPT * s.kept) if exhaust else 0
+    return ranked + phrased + 2 * inside + first + exhausted
 
 
 def _rank_passes(length: int, tails: int, kept: int, s: Settings) -> int:
@@ -229,8 +231,10 @@ class Pair:
     def every_pair(self, tokens: Tensor) -> Tensor:
         """[n, 2] the best of all pairs of these tokens, judged after one context."""
         keep = _PAIRS_KEPT * self.settings.kept
-        self.tokens += pair_passes(len(tokens), self.contexts.shape[1])
-        return every_pair(self.network, self.beside, self.contexts[0], tokens, keep, self.settings.floor)
+        self.tokens += pair_passes(len(tokens), self.contexts.shape[1], keep)
+        return every_pair(
+            self.network, self.beside, self.contexts[0], tokens, keep, self.settings.floor, batch=self.batch
+        )
 
     def rank(self, tails: Tensor, keep: int) -> Ranked:
         """The best tails: all on a few contexts first, those that may be among the best on all of them."""
