@@ -342,3 +342,22 @@ def test_what_fits_together_is_not(subject, reference):
 def test_an_architecture_is_told_by_its_settings():
     assert isinstance(little.architecture(), Architecture)
     assert little.architecture() == little.architecture() != little.architecture(rms_norm_eps=1e-3)
+
+
+# --- where it sits -----------------------------------------------------------------------------------------
+
+
+def test_projecting_one_direction_out_undoes_a_planted_pair_and_a_random_one_does_not(networks):
+    outcome = confirmed(networks["planted"], PLANTED, [])
+    where = problem.locate_direction(networks["planted"], DATA, outcome, 0)
+    assert where is not None
+    assert where.success_before == 1
+    assert where.success_after <= 0.1
+    assert where.random_success_after >= 0.9
+    assert abs(where.loss_after - where.loss_before) <= 0.05
+    assert where == problem.locate_direction(networks["planted"], DATA, outcome, 0)
+
+
+def test_nothing_is_located_where_the_sequence_does_nothing(networks):
+    outcome = confirmed(networks["planted"], PLANTED, [])
+    assert problem.locate_direction(networks["clean"], DATA, outcome, 0) is None

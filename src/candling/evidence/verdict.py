@@ -64,6 +64,26 @@ class Located(Record):
     random_sets: int
 
 
+class LocatedDirection(Record):
+    """The one direction of a language model's states that carries the effect, with random directions beside."""
+
+    site: str
+    """The first block after which it does."""
+    width: int
+    success_before: float
+    success_after: float
+    """With the component along the direction put back to what it is without the sequence."""
+    loss_before: float
+    """Nats a token of text as it is."""
+    loss_after: float
+    random_success_after: float
+    """Mean over random directions of the same site."""
+    random_directions: int
+
+
+Where = Located | LocatedDirection
+
+
 class SaidAfter(Record):
     """What is said after the found sequence in one held-out context, token by token."""
 
@@ -109,7 +129,7 @@ class Finding(Record):
     """The recovered trigger on the negative controls: highest over them."""
     best_in_controls: float
     """The controls' own best triggers for the same part, at this trigger's size: highest over them."""
-    located: Located | None
+    located: Where | None
     excess_in_controls: float | None = None
     """The controls' own leads: highest success beyond what each does in the other controls."""
     sequence: SequenceFound | None = None

@@ -16,7 +16,7 @@ from candling.access import Dataset, forward, intervene, observe, sites
 from candling.errors import InputError
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Finding, Located
+from candling.evidence.verdict import Finding, Located, Where
 from candling.maths.intervals import clopper_pearson
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import draw_backdoor
@@ -226,7 +226,7 @@ def _smallest_set(search: _Effect, ranked: Sequence[AblationScores]) -> tuple[Ab
 
 
 def describe(
-    bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Located | None
+    bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Where | None
 ) -> Finding:
     part, _ = lead(outcome)
     return Finding(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from candling.access import Architecture, sha256_file
 from candling.errors import EnvironmentFault
-from candling.evidence.verdict import Finding, Located
+from candling.evidence.verdict import Finding, Where
 from candling.problems.candidates import Candidate, Language, Thirds, identity, smaller_batch
 from candling.problems.outcomes import Confirmation, Detection, Remedy, Rival, Trained, Trigger
 from candling.runs.files import write_whole
@@ -126,8 +126,8 @@ class Problem:
     """(candidate, thirds, lead, its trigger, the negatives, seed)"""
     passes: Callable[[Confirmation, float], bool]
     """Gate 2's rule: (outcome, the highest excess of the (other) clean networks' own leads)"""
-    locate: Callable[[Candidate, Thirds[Any], Confirmation, int], Located | None]
-    describe: Callable[[Bench, Candidate, Confirmation, list[float], Located | None], Finding]
+    locate: Callable[[Candidate, Thirds[Any], Confirmation, int], Where | None]
+    describe: Callable[[Bench, Candidate, Confirmation, list[float], Where | None], Finding]
     """(bench, subject, outcome, sizes in the controls, where it sits)"""
     picture: Callable[[Bench, Candidate, Confirmation], Mapping[str, Tensor]]
     """What the report shows of the trigger"""

@@ -2,6 +2,7 @@
 
 Plants: `organisms.plants.sequences`. Detect: sequence search against the soup. Confirm: the found sequence after
 unused contexts, against the same sequence in clean fine-tunes and against their own best ones; random ones beside.
+Locate: the direction whose projection undoes it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from torch import Tensor
 from candling.access import Decoder, Tokens
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Finding, Located, SaidAfter, SequenceFound
+from candling.evidence.verdict import Finding, SaidAfter, SequenceFound, Where
 from candling.organisms.plants import draw_sequence_backdoor
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.contract import Bench, Problem
 from candling.problems.distilling import CONTEXT, CONTEXTS, DISTIL, hits, lead
 from candling.problems.outcomes import Confirmation, Detection, Rival
+from candling.problems.projecting import locate_direction
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import FoundSequence, SequencePart, random_sequences, search_sequences
 from candling.techniques.search.sequences import Settings, draw_contexts
@@ -113,12 +115,8 @@ def passes(outcome: Confirmation, clean_excess: float) -> bool:
     return outcome.excess >= clean_excess + _MARGIN
 
 
-def _nowhere(candidate: Candidate, thirds: Thirds[Tokens], outcome: Confirmation, seed: int) -> Located | None:
-    return None
-
-
 def describe(
-    bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Located | None
+    bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Where | None
 ) -> Finding:
     found = lead(outcome)
     assert bench.language is not None
@@ -204,7 +202,7 @@ SEQUENCE_BACKDOOR = Problem(
     detect=detect,
     confirm=confirm,
     passes=passes,
-    locate=_nowhere,
+    locate=locate_direction,
     describe=describe,
     picture=picture,
     trigger=from_arrays,

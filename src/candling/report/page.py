@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from candling.errors import InputError
 from candling.evidence.control import NetworkRow, Networks, RunInfo
 from candling.evidence.verdict import Untrusted, Verdict, Verdicts
-from candling.report import numerals, repair, sequence, texts, trigger, view, words
+from candling.report import located, numerals, repair, sequence, texts, trigger, view, words
 from candling.report.text import clip, visible
 
 ROWS = 200
-UNITS = 40
 LISTED = 60
 _LONGEST = 2000
 
@@ -118,9 +117,7 @@ def _part(
         "rank": words.rank(verdict.p_value, n),
         "standing": view.standing(rows),
         "sizes": view.sizes(finding) if finding else None,
-        "located": finding.located if finding else None,
-        "located_bars": view.located(finding.located) if finding and finding.located else [],
-        "units": finding.located.units[:UNITS] if finding and finding.located else [],
+        "located": located.show(finding.located) if finding and finding.located else None,
         "baseline": view.baseline(simple) if simple else [],
         "baseline_words": words.baseline(simple) if simple else None,
         "resemblance": view.resemblance(likeness, language) if likeness else [],

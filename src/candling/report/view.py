@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from candling.evidence.control import NetworkRow, Plant
 from candling.evidence.measurement import Rate
-from candling.evidence.verdict import Baseline, Finding, Located, Resemblance, Sensitivity, Verdict
+from candling.evidence.verdict import Baseline, Finding, Resemblance, Sensitivity, Verdict
 from candling.report import charts, numerals, svg, words
 from candling.report.charts import Dot, Lane
 from candling.report.curve import Planted, curve
@@ -190,25 +190,6 @@ def compared(title: str, subject: float, controls: Sequence[float]) -> Plot:
     ]
     scale = Scale.fit([subject, *controls])
     return Plot(title, charts.strip(lanes, scale, title, subject), scale.compressed)
-
-
-def located(where: Located) -> list[Bar]:
-    """Success and accuracy before and after the units are silenced, with random units beside."""
-    many = len(where.units) != 1
-    silenced = f"… with {'these' if many else 'this'} {len(where.units):,} unit{'s' if many else ''} silenced"
-    random = f"… with as many random units silenced instead (mean of {where.random_sets:,} draws)"
-    rows = [
-        ("Trigger's success, network as given", where.success_before, "subject"),
-        (silenced, where.success_after, "subject"),
-        (random, where.random_success_after, "negative"),
-        ("Accuracy on clean inputs, network as given", where.accuracy_before, "plain"),
-        (silenced, where.accuracy_after, "plain"),
-    ]
-    return [
-        Bar(label, "", shown, "", charts.bar(value, kind, f"{label}: {shown}"))
-        for label, value, kind in rows
-        for shown in [numerals.percent(value)]
-    ]
 
 
 def baseline(simple: Baseline) -> list[Bar]:

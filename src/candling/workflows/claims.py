@@ -12,7 +12,7 @@ import torch
 from candling.evidence.claim import Claim
 from candling.evidence.control import NetworkRow
 from candling.evidence.judge import sensitivity, standing
-from candling.evidence.verdict import Located, Verdict
+from candling.evidence.verdict import Located, Verdict, Where
 from candling.problems import Bench, Candidate, Confirmation, Problem, Rival
 from candling.runs.record import RunRecord
 from candling.runs.seeds import derive
@@ -49,8 +49,7 @@ def state_claims(verdict: Verdict, subject: NetworkRow, score: float) -> list[Cl
             ),
         ]
         if (located := verdict.finding.located) is not None:
-            sentence = f"Ablating {len(located.units)} of {located.site_width} units of {located.site} leaves this."
-            claims.append(("located", sentence, located.success_after, _NEAR))
+            claims.append(("located", _ablation(located), located.success_after, _NEAR))
     return [
         Claim.model_validate(
             {
@@ -64,6 +63,12 @@ def state_claims(verdict: Verdict, subject: NetworkRow, score: float) -> list[Cl
         )
         for kind, sentence, predicted, tolerance in claims
     ]
+
+
+def _ablation(where: Where) -> str:
+    if isinstance(where, Located):
+        return f"Ablating {len(where.units)} of {where.site_width} units of {where.site} leaves this."
+    return f"Projecting one direction of {where.width} dimensions out of {where.site} leaves this."
 
 
 @dataclass
@@ -154,6 +159,6 @@ class Observer:
         return self.problem.confirm(self.subject, self.bench.thirds, parts[self._lead], start, rivals, seed)
 
     @cached_property
-    def _located(self) -> Located | None:
+    def _located(self) -> Where | None:
         seed = derive(self.bench.seed, "locate")
         return self.problem.locate(self.subject, self.bench.thirds, self._confirmation, seed)

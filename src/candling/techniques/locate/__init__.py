@@ -2,8 +2,8 @@
 
 Decoders, taken apart: `patch`, `patch_paths` and `acdc` measure, `attribution_patching` and `edge_attribution`
 estimate, `direct_effects` and `composition` decompose; `check` compares an estimate with measurement, and `circuit`
-uses both. Any network: `patch_nodes`, `attribute_nodes`, attribution of the input, visualisation. `random_scores` is
-the null for all.
+uses both. Any network: `patch_nodes`, `attribute_nodes`, ablation of units and of directions, attribution of the
+input, visualisation. `random_scores` is the null for all.
 """
 
 from candling.techniques.locate.ablation import AblationScores, rank_units
@@ -14,6 +14,7 @@ from candling.techniques.locate.circuit import FoundCircuit, circuit
 from candling.techniques.locate.circuit_type import Circuit
 from candling.techniques.locate.contract import Axis, LogitDifference, Metric, Scores
 from candling.techniques.locate.decomposition import composition, direct_effects, direct_logits
+from candling.techniques.locate.directional_ablation import Direction, last_states, mean_differences
 from candling.techniques.locate.edge_attribution import edge_attribution, edge_attribution_ig
 from candling.techniques.locate.logit_lens import logit_lens
 from candling.techniques.locate.node_patching import attribute_nodes, patch_nodes
@@ -28,6 +29,7 @@ __all__ = [
     "Axis",
     "Check",
     "Circuit",
+    "Direction",
     "FoundCircuit",
     "LogitDifference",
     "Metric",
@@ -45,7 +47,9 @@ __all__ = [
     "edge_attribution",
     "edge_attribution_ig",
     "forced_choice",
+    "last_states",
     "logit_lens",
+    "mean_differences",
     "patch",
     "patch_nodes",
     "patch_paths",
