@@ -146,13 +146,20 @@ def explain(
 def replay(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     claim: Annotated[str | None, typer.Option(help="Only the claim with this id.")] = None,
+    model: Annotated[str | None, typer.Option(help="Where the model is now, if not where it was.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Where its weights are now.")] = None,
+    trusted: Annotated[str | None, typer.Option(help="Where the trusted data are now.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Where the reference is now.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="Where an explanation's pairs are now.")] = None,
     device: str = "cpu",
 ) -> None:
     """Run a finished audit's or explanation's claims again. Exit status 0 if all hold, 1 if not."""
     from candling.workflows.replay import replay as again
 
+    named = {"model": model, "weights": weights, "trusted": trusted, "reference": reference, "pairs": pairs}
+    moved = {name: path for name, path in named.items() if path is not None}
     with _progress() as progress:
-        results = again(run, claim=claim, device=device, progress=progress)
+        results = again(run, claim=claim, moved=moved, device=device, progress=progress)
     for each in results:
         mark = "holds" if each.holds else "FAILS"
         print(

@@ -176,6 +176,19 @@ def test_replay_fails_when_one_weight_is_changed(
     assert said.startswith("FAILS")
 
 
+def test_replay_opens_files_where_they_are_now_and_still_checks_what_they_hold(
+    inputs: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved, other = tmp_path / "moved.safetensors", tmp_path / "other.safetensors"
+    shutil.copy(inputs / "w.safetensors", moved)
+    save_file({name: 2 * value for name, value in load_file(moved).items()}, other)
+    claim = ("--claim", "backdoor/inputs")
+    assert [run(capsys, "replay", finished, *claim, "--weights", path)[0] for path in (moved, other)] == [0, 1]
+    status, _, error = run(capsys, "replay", finished, *claim, "--pairs", moved)
+    assert status == 2
+    assert error.startswith("error[usage]: --pairs")
+
+
 def test_replay_refuses_a_control_that_was_exchanged(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,6 +155,15 @@ def test_a_finished_run_is_read_and_an_altered_one_is_made_again(
     assert {name: (finished / name).read_bytes() for name in RECORD[:2]} == before
 
 
+def test_replay_opens_the_pairs_where_they_are_now(inputs: Path, finished: Path, tmp_path: Path) -> None:
+    moved, fewer = tmp_path / "moved.jsonl", tmp_path / "fewer.jsonl"
+    moved.write_text((inputs / "pairs.jsonl").read_text())
+    fewer.write_text("".join(moved.read_text().splitlines(keepends=True)[:-1]))
+    claim = ("--claim", "explain/inputs")
+    assert [run("replay", finished, *claim, "--pairs", path) for path in (moved, fewer)] == [0, 1]
+    assert run("replay", finished, *claim, "--reference", moved) == 2
+
+
 def test_claims_hold_when_replayed_and_one_changed_weight_makes_them_fail(
     inputs: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

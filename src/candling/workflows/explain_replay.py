@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from candling.access import LanguageModel, load_language
@@ -15,6 +15,7 @@ from candling.techniques.locate.faithfulness import Judge, difference
 from candling.workflows.audit import Origin
 from candling.workflows.explain_parts import parts, salt
 from candling.workflows.explain_record import ExplanationRecord
+from candling.workflows.inputs import relocated
 
 
 def replay_explanation(
@@ -23,12 +24,14 @@ def replay_explanation(
     claim: str | None = None,
     model: LanguageModel | None = None,
     pairs: Sequence[PromptPair] | None = None,
+    moved: Mapping[str, str] | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> list[Replayed]:
     """The claims of an explanation again, from the edges on record and the inputs that it names by hash."""
     record = ExplanationRecord.read(folder)
-    said, info = record.explanation, record.info
+    said = record.explanation
+    info = relocated(record.info, moved or {}, {"model": "model", "pairs": "trusted"})
     claims = [each for each in said.claims if claim in (None, each.id)]
     if not claims:
         raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in said.claims)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from candling.access import load, load_language, read_npz, read_texts
 from candling.errors import InputError
+from candling.evidence.control import RunInfo
 from candling.organisms.samples import SAMPLES, load_sample
 from candling.workflows.case import Case, make_case
 
@@ -49,3 +51,14 @@ def _language(
     base = load_language(reference, dtype=dtype)
     others = read_texts(untrusted) if untrusted else []
     return make_case(load_language(model, reference=base, dtype=dtype), texts, base, others)
+
+
+def relocated(info: RunInfo, moved: Mapping[str, str], fields: Mapping[str, str]) -> RunInfo:
+    """The record's paths, those that were moved replaced; what the files hold is checked by hash all the same.
+
+    fields: what a user calls a file, and the record. Raises InputError for a name that this record does not have.
+    """
+    for name in moved:
+        if name not in fields:
+            raise InputError("usage", f"--{name}: this run names no such file; it names {', '.join(fields)}")
+    return info.model_copy(update={fields[name]: path for name, path in moved.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from candling.workflows.case import Case, make_case
 from candling.workflows.claims import Observer
 from candling.workflows.explain_record import is_explanation
 from candling.workflows.explain_replay import replay_explanation
-from candling.workflows.inputs import open_inputs
+from candling.workflows.inputs import open_inputs, relocated
+
+_NAMED = ("model", "weights", "trusted", "reference")
 
 
 def replay(
@@ -30,19 +32,25 @@ def replay(
     trusted: Dataset | Sequence[Text] | None = None,
     reference: LanguageModel | None = None,
     pairs: Sequence[PromptPair] | None = None,
+    moved: Mapping[str, str] | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> list[Replayed]:
     """Each claim (or the one with this id): predicted, observed, whether it holds.
 
     Give `model` and `trusted` (and `reference`) when the audit was made from Python, `model` and `pairs` when an
-    explanation was; else they are opened as the record names them. Raises InputError on a damaged record or
+    explanation was; else they are opened as the record names them, or where `moved` says that they are now:
+    `model`, `weights`, `trusted`, `reference`, or `pairs`, to paths. Raises InputError on a damaged record or
     control, or an unknown claim.
     """
+    moved = moved or {}
     if is_explanation(folder):
         own = model if isinstance(model, LanguageModel) else None
-        return replay_explanation(folder, claim=claim, model=own, pairs=pairs, device=device, progress=progress)
+        return replay_explanation(
+            folder, claim=claim, model=own, pairs=pairs, moved=moved, device=device, progress=progress
+        )
     record = RunRecord.read(folder)
+    record = replace(record, info=relocated(record.info, moved, {name: name for name in _NAMED}))
     claims = [c for verdict in record.verdicts.verdicts for c in verdict.claims]
     if claim is not None:
         if claim not in {c.id for c in claims}:
