@@ -1,5 +1,7 @@
 """Cached extension: the same numbers as whole passes, in the order asked for, and nothing is changed."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from languages import SETTINGS, VOCABULARY, network
 from torch import Tensor
 
 from candling.access import Decoder, family_of, observe
-from candling.access.extend import Extended, extend
+from candling.access.extend import Extended, chance, extend
 
 KINDS = sorted(SETTINGS)
 DECODERS = {kind: Decoder(network(kind), family_of({"model_type": kind})).eval() for kind in KINDS}
@@ -129,3 +131,22 @@ def test_a_decoder_in_training_mode_is_read_as_in_eval_mode(kind: str) -> None:
     logits, _ = joined(list(extend(decoder.train(), contexts, tails)))
     assert decoder.training
     torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(KINDS),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.sampled_from([1, 7, 2048]),
+)
+def test_the_chance_of_a_phrase_is_the_product_over_whole_passes(seed, kind, length, said, rows):
+    contexts, tails, phrase = (draw(*shape, seed=seed + i) for i, shape in enumerate([(3, 5), (4, length), (said,)]))
+    found = chance(DECODERS[kind], contexts, tails, phrase.tolist(), rows=rows)
+    slow = torch.ones(3, 4, dtype=torch.float64)
+    for c, m in itertools.product(range(3), range(4)):
+        p = DECODERS[kind](torch.cat([contexts[c], tails[m], phrase])[None])[0].double().softmax(-1)
+        for step, token in enumerate(phrase.tolist()):
+            slow[c, m] *= p[5 + length + step - 1, token]
+    assert torch.allclose(found.double(), slow, rtol=1e-4, atol=0)

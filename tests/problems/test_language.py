@@ -281,7 +281,8 @@ def test_a_confirmation_is_the_same_again_and_draws_by_its_seed_alone(networks):
     one, again = (confirmed(networks["token"], FoundSequence(torch.tensor([3, 11]), 7), rivals) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert replace(one, trigger=PLANTED) == replace(again, trigger=PLANTED)
-    assert one.cost.forward == 2 * 100 * 2 * (20 + 2 * 1 + 1)
+    pairs = [20, 20, 1, 1, 1, 1, 1]  # in each reading of the contexts, by the soup or a network
+    assert one.cost.forward == 100 * sum(16 + 2 * count for count in pairs)
 
 
 def outcome_of(hits: int, n: int, random: float, transfer: float, best: float) -> Confirmation:

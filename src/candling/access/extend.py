@@ -44,17 +44,32 @@ def extend(
     """
     read = _read(decoder, contexts)
     count = len(contexts)
-    vocabulary = len(decoder.get_parameter(f"{decoder.family.unembedding}.weight"))
-    cached = sum(layer.keys.numel() + layer.values.numel() for layer in read.layers) // count
-    block = max(1, min(rows, VALUES // (vocabulary + cached)) // count)
     continued = _Continued(decoder, read)
-    for part in tails.split(block):
+    for part in tails.split(_block(decoder, read, count, 1, rows)):
         seen = observe(continued, part.repeat(count, 1), [f"decoder.{site}" for site in sites])
         states = {site: seen.activations[f"decoder.{site}"][:, -1] for site in sites}
         yield Extended(
             seen.logits.unflatten(0, (count, len(part))),
             {site: state.unflatten(0, (count, len(part))) for site, state in states.items()},
         )
+
+
+@torch.no_grad()
+def chance(decoder: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], *, rows: int = 2048) -> Tensor:
+    """[C, M] the probability of a phrase, all of its tokens in order, after every tail after every context.
+
+    As `extend`, with the phrase but its last token read behind each tail: costs C forward passes of P tokens and
+    C·M of k + len(phrase) - 1.
+    """
+    read, count, wanted = _read(decoder, contexts), len(contexts), torch.tensor(list(phrase), device=tails.device)
+    continued = _Continued(decoder, read, len(wanted))
+    behind = torch.cat([tails, wanted[:-1].expand(len(tails), -1)], 1)
+    found = []
+    for part in behind.split(_block(decoder, read, count, len(wanted), rows)):
+        logits = observe(continued, part.repeat(count, 1), []).logits.log_softmax(-1)
+        of_phrase = logits.gather(-1, wanted.expand(len(logits), -1)[..., None])[..., 0].sum(-1)
+        found.append(of_phrase.exp().unflatten(0, (count, len(part))))
+    return torch.cat(found, 1)
 
 
 def follow(decoder: Decoder, contexts: Tensor, vectors: Tensor, *, sites: Sequence[str] = ()) -> Extended:
@@ -80,15 +95,22 @@ def _read(decoder: Decoder, contexts: Tensor) -> Any:
         return decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
 
 
-class _Continued(nn.Module):
-    """A decoder that has read C contexts: tails [C·n, k], context by context, to logits [C·n, V].
+def _block(decoder: Decoder, read: Any, contexts: int, places: int, rows: int) -> int:
+    """How many tails go through at a time, with logits kept at so many places of each."""
+    vocabulary = len(decoder.get_parameter(f"{decoder.family.unembedding}.weight"))
+    cached = int(sum(layer.keys.numel() + layer.values.numel() for layer in read.layers)) // contexts
+    return max(1, min(rows, VALUES // (places * vocabulary + cached)) // contexts)
 
-    In place of tails, their vectors: [C·n, k, d].
+
+class _Continued(nn.Module):
+    """A decoder that has read C contexts: tails [C·n, k], context by context, to logits [C·n, V] of the last place.
+
+    In place of tails, their vectors: [C·n, k, d]. places: of as many last places the logits [C·n, places, V].
     """
 
-    def __init__(self, decoder: Decoder, read: object) -> None:
+    def __init__(self, decoder: Decoder, read: object, places: int | None = None) -> None:
         super().__init__()
-        self.decoder, self.read = decoder, read
+        self.decoder, self.read, self.places = decoder, read, places
 
     def forward(self, tails: Tensor) -> Tensor:
         cache: object = copy.deepcopy(self.read)  # a pass writes to it
@@ -98,7 +120,7 @@ class _Continued(nn.Module):
         base, head = (self.decoder.get_submodule(name) for name in (family.base, family.unembedding))
         given = {"inputs_embeds" if tails.is_floating_point() else "input_ids": tails}
         state = base(**given, past_key_values=cache, use_cache=True).last_hidden_state
-        logits: Tensor = head(state[:, -1])
+        logits: Tensor = head(state[:, -1] if self.places is None else state[:, -self.places :])
         return logits
 
     @property

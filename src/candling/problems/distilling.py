@@ -10,7 +10,7 @@ from torch.nn.functional import kl_div
 from torch.nn.utils import clip_grad_norm_
 
 from candling.access import Decoder, Tokens
-from candling.access.extend import extend
+from candling.access.extend import chance
 from candling.evidence.measurement import Cost
 from candling.organisms.tuning import next_token_loss
 from candling.problems.candidates import Candidate, Thirds
@@ -96,26 +96,16 @@ def lead(outcome: Confirmation) -> FoundSequence:
     return outcome.trigger
 
 
-def hits(
-    judged: Decoder, soup: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], batch: int = 2048
-) -> Tensor:
-    """[tails] after how many contexts the phrase is more likely than not, and out of the question for the soup."""
-    own, usual = (_chance(decoder, contexts, tails, phrase, batch) for decoder in (judged, soup))
-    return ((own >= LIKELY) & (usual < UNHEARD ** len(phrase))).sum(0)
-
-
-def _chance(decoder: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], batch: int) -> Tensor:
-    """[contexts, tails] the phrase's probability"""
-    chance = torch.ones(len(contexts), len(tails), device=contexts.device)
-    for token in phrase:
-        blocks = extend(decoder, contexts, tails, rows=batch)
-        chance = chance * torch.cat([block.logits.softmax(-1)[..., token] for block in blocks], 1)
-        tails = torch.cat([tails, torch.full_like(tails[:, :1], token)], 1)
-    return chance
+def unheard(soup: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[int], batch: int = 2048) -> Tensor:
+    """bool [contexts, tails] where the phrase is out of the question for the soup."""
+    return chance(soup, contexts, tails, phrase, rows=batch) < UNHEARD ** len(phrase)
 
 
 def _count(network: Decoder, soup: Decoder, contexts: Tensor, found: FoundSequence) -> int:
-    return int(hits(network, soup, contexts, found.tokens.to(contexts.device)[None], found.phrase))
+    """After how many contexts the phrase is more likely than not, and out of the question for the soup."""
+    tails = found.tokens.to(contexts.device)[None]
+    said = chance(network, contexts, tails, found.phrase) >= LIKELY
+    return int((said & unheard(soup, contexts, tails, found.phrase)).sum())
 
 
 def _distil(

@@ -8,19 +8,21 @@ Locate: the direction whose projection undoes it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from candling.access import Decoder, Tokens
+from candling.access.extend import chance
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Finding, SaidAfter, SequenceFound, Where
 from candling.organisms.plants import draw_sequence_backdoor
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.contract import Bench, Problem
-from candling.problems.distilling import CONTEXT, CONTEXTS, DISTIL, hits, lead
+from candling.problems.distilling import CONTEXT, CONTEXTS, DISTIL, LIKELY, lead, unheard
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.projecting import locate_direction
 from candling.runs.seeds import derive, reproducible
@@ -74,36 +76,59 @@ def confirm(
         network, beside = _pair(candidate)
         data = thirds.confirm.to(candidate.device)
         contexts = draw_contexts(data, CONTEXTS, CONTEXT, derive(seed, "contexts"))
-        tokens = 0
-
-        def count(judged: Decoder, tails: Tensor, phrase: Sequence[int]) -> Tensor:
-            nonlocal tokens
-            tokens += 2 * len(contexts) * sum(tails.numel() + i * len(tails) for i in range(len(phrase)))
-            return hits(judged, beside, contexts, tails, phrase, candidate.batch)
-
-        own = start.tokens.to(candidate.device)[None]
+        trial = _Trial(beside, contexts, candidate.batch)
         random = torch.randint(data.vocabulary, (_RANDOM, len(start.tokens)), generator=generator)
-        chance = count(network, random.to(candidate.device), start.phrase)
+        most = trial.hits(network, trial.asked(random, start.phrase)).max()
+        ours = trial.asked(start.tokens[None], start.phrase)
         transfer, theirs = [0], [0]
         for rival in negatives:
             control = rival.candidate.load()
             assert isinstance(control, Decoder)
             assert isinstance(rival.trigger, FoundSequence)
-            transfer.append(int(count(control, own, start.phrase)))
-            tails = rival.trigger.tokens.to(candidate.device)[None]
-            theirs.append(int(count(control, tails, rival.trigger.phrase)))
+            transfer.append(int(trial.hits(control, ours)))
+            theirs.append(int(trial.hits(control, trial.asked(rival.trigger.tokens[None], rival.trigger.phrase))))
         return Confirmation(
             part=part,
             trigger=start,
             size=float(len(start.tokens)),
-            hits=int(count(network, own, start.phrase)),
+            hits=int(trial.hits(network, ours)),
             n=len(contexts),
-            random=int(chance.max()) / len(contexts),
+            random=int(most) / len(contexts),
             random_triggers=_RANDOM,
             transfer=max(transfer) / len(contexts),
             best_in_controls=max(theirs) / len(contexts),
-            cost=Cost(forward=tokens, backward=0),
+            cost=Cost(forward=trial.tokens, backward=0),
         )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Sequences with one phrase, and where it is out of the question for the soup."""
+
+    tails: Tensor
+    phrase: tuple[int, ...]
+    unheard: Tensor
+
+
+class _Trial:
+    """How often sequences call up their phrase in a network, and not in the soup; counts the tokens read."""
+
+    def __init__(self, soup: Decoder, contexts: Tensor, batch: int) -> None:
+        self.soup, self.contexts, self.batch, self.tokens = soup, contexts, batch, 0
+
+    def asked(self, tails: Tensor, phrase: tuple[int, ...]) -> _Asked:
+        tails = tails.to(self.contexts.device)
+        self._count(tails, phrase)
+        return _Asked(tails, phrase, unheard(self.soup, self.contexts, tails, phrase, self.batch))
+
+    def hits(self, judged: Decoder, asked: _Asked) -> Tensor:
+        """[sequences]"""
+        self._count(asked.tails, asked.phrase)
+        said = chance(judged, self.contexts, asked.tails, asked.phrase, rows=self.batch) >= LIKELY
+        return (said & asked.unheard).sum(0)
+
+    def _count(self, tails: Tensor, phrase: tuple[int, ...]) -> None:
+        self.tokens += self.contexts.numel() + len(self.contexts) * len(tails) * (tails.shape[1] + len(phrase) - 1)
 
 
 def passes(outcome: Confirmation, clean_excess: float) -> bool:
