@@ -63,6 +63,7 @@ def _is_kept(text: Text, bench: Bench) -> bool:
 
 def _text(bench: Bench, texts: Tokens, found: Flags, row: int, line: int, p_value: float) -> FlaggedText:
     assert bench.language is not None
+    assert found.at is not None
     at, length = int(found.at[row]), int(texts.lengths[row])
     start, end = max(0, at - _AROUND), min(length, at + _AROUND + 1)
     return FlaggedText(
