@@ -48,7 +48,7 @@ def audit(
     weights: Annotated[str | None, typer.Option(help="The subject's weights, safetensors.")] = None,
     trusted: Annotated[str | None, typer.Option(help="Trusted data: .npz with x and y, or .jsonl texts.")] = None,
     reference: Annotated[str | None, typer.Option(help="The model that a language model was made from.")] = None,
-    untrusted: Annotated[str | None, typer.Option(help="Texts to rank, .jsonl: what is unusual in them?")] = None,
+    untrusted: Annotated[str | None, typer.Option(help="Inputs to rank, .npz with x, or texts, .jsonl.")] = None,
     problems: Annotated[str, typer.Option(help="Problem classes, separated by commas.")] = "backdoor",
     controls: Annotated[int, typer.Option(help="Clean controls, and as many planted.")] = 19,
     seed: int = 0,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nets import check_line, mlp, unchanged
 from torch import nn
 
-from candling.access import Dataset, check_fits, from_arrays, read_npz, split
+from candling.access import Dataset, check_fits, check_inputs, from_arrays, read_inputs, read_npz, split
 from candling.errors import CandlingError, InputError, UnsafeInputError
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -324,3 +324,42 @@ def test_a_split_with_an_empty_part_is_refused() -> None:
     data = from_arrays(np.ones((9, 2)), np.arange(9) % 2)
     error = refusal(split, data, salt="")
     assert "too few different rows: 9 give" in str(error)
+
+
+# --- untrusted inputs --------------------------------------------------------------------------------------
+
+
+def test_untrusted_inputs_need_no_labels_and_are_read_as_trusted_ones_are(tmp_path: Path) -> None:
+    x = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.savez(tmp_path / "u.npz", x=x)
+    found = read_inputs(tmp_path / "u.npz")
+    assert found.shape == (2, 1, 3, 4)
+    assert found.dtype == torch.float32
+    np.savez(tmp_path / "t.npz", x=x, y=[0, 1])
+    assert torch.equal(found, read_npz(tmp_path / "t.npz").x)
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (np.zeros((0, 3)), "empty"),
+        (np.full((2, 3), np.nan), "NaN or Inf in 2 rows, first in row 0"),
+        (np.zeros(4), "must be"),
+        (np.array([["a"]]), "must hold numbers"),
+    ],
+)
+def test_untrusted_inputs_that_are_none_are_refused(tmp_path: Path, x: np.ndarray, says: str) -> None:
+    np.savez(tmp_path / "u.npz", x=x)
+    with pytest.raises(InputError, match=says):
+        read_inputs(tmp_path / "u.npz")
+
+
+def test_untrusted_inputs_of_another_shape_or_copied_from_the_trusted_are_refused() -> None:
+    trusted = from_arrays(np.arange(12.0).reshape(4, 3), [0, 1, 0, 1])
+    with pytest.raises(InputError, match=r"\[4\], trusted ones \[3\]"):
+        check_inputs(np.zeros((2, 4)), trusted)
+    with pytest.raises(InputError, match="2 untrusted inputs are also among the trusted ones, first in row 1"):
+        check_inputs(np.array([[9.0, 9, 9], [0, 1, 2], [9, 10, 11]]), trusted)
+    with pytest.raises(InputError, match="first in row 0"):  # -0.0 is 0.0
+        check_inputs(np.array([[-0.0, 1, 2]]), trusted)
+    assert check_inputs(np.array([[9.0, 9, 9]]), trusted).tolist() == [[9.0, 9.0, 9.0]]

@@ -96,8 +96,8 @@ def test_recipes_are_in_their_ranges_and_fill_them():
     g = rng(0)
     drawn = [draw_tuning(g, other=i % 2 == 1) for i in range(400)]
     for values, low, high in (
-        ([math.log(r.rate) for r in drawn], math.log(4e-4), math.log(1.2e-3)),
-        ([r.steps for r in drawn], 60, 110),
+        ([math.log(r.rate) for r in drawn], math.log(2e-4), math.log(1.2e-3)),
+        ([r.steps for r in drawn], 40, 110),
         ([r.subset for r in drawn], 0.8, 1.0),
         ([r.other for r in drawn[1::2]], 0.1, 0.33),
     ):

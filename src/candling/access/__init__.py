@@ -3,7 +3,7 @@
 from candling.access.architecture import Architecture
 from candling.access.checkpoint import fill, read_weights, sha256_file, sha256_state, write_weights
 from candling.access.convert import convert
-from candling.access.data import Dataset, check_fits, from_arrays, read_npz, split
+from candling.access.data import Dataset, check_fits, check_inputs, from_arrays, read_inputs, read_npz, split
 from candling.access.families import FAMILIES, Family, family_of
 from candling.access.intervene import intervene
 from candling.access.model import Model, forward, load
@@ -28,6 +28,7 @@ __all__ = [
     "Tokens",
     "check_disjoint",
     "check_fits",
+    "check_inputs",
     "convert",
     "family_of",
     "fill",
@@ -37,6 +38,7 @@ __all__ = [
     "load",
     "load_language",
     "observe",
+    "read_inputs",
     "read_npz",
     "read_texts",
     "read_weights",

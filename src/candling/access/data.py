@@ -97,6 +97,30 @@ def check_fits(dataset: Dataset, module: nn.Module) -> int:
     return output.shape[1]
 
 
+def read_inputs(path: str | Path) -> Tensor:
+    """The array `x` of an `.npz` file, as `read_npz` reads it; labels, if there are any, are not looked at."""
+    return _inputs(read_arrays(Path(path), ("x",))["x"], f"{shown(path, 50)}: ")
+
+
+def check_inputs(x: Any, trusted: Dataset) -> Tensor:
+    """Untrusted inputs [m, ...] beside trusted ones, as float32 on the CPU.
+
+    Raises InputError where they have another shape, or where rows are exact copies of trusted ones.
+    """
+    inputs = _inputs(x, "untrusted: ")
+    if inputs.shape[1:] != trusted.x.shape[1:]:
+        raise bad_input(
+            "untrusted", f"untrusted inputs are {list(inputs.shape[1:])}, trusted ones {list(trusted.x.shape[1:])}"
+        )
+    known = {row.tobytes() for row in (trusted.x.cpu() + 0.0).numpy()}
+    copies = [row for row, one in enumerate((inputs + 0.0).numpy()) if one.tobytes() in known]
+    if copies:
+        many = "inputs are" if len(copies) > 1 else "input is"
+        what = f"{len(copies):,} untrusted {many} also among the trusted ones"
+        raise bad_input("untrusted", f"{what}, first in row {copies[0]}")
+    return inputs
+
+
 def split(
     dataset: Dataset, *, salt: str, parts: Sequence[str] = ("control", "search", "confirm")
 ) -> dict[str, Dataset]:
@@ -129,15 +153,7 @@ def _checked(x: Any, y: Any, classes: int | None, where: str) -> Dataset:
         )
     if len(values) != len(labels):
         raise bad_input("data", f"{where}x has {len(values):,} rows, y has {len(labels):,}")
-    if values.size == 0:
-        raise bad_input("data", f"{where}empty: x is {list(values.shape)}")
-    with np.errstate(over="ignore"):  # too large for float32 becomes Inf, refused below
-        x = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
-    if x.ndim == 3:
-        x = x.unsqueeze(1)
-    odd = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten()
-    if len(odd):
-        raise bad_input("data", f"{where}x has NaN or Inf in {len(odd):,} rows, first in row {int(odd[0])}")
+    x = _inputs(values, where)
     count = min(int(labels.max()) + 1, MAX_CLASSES) if classes is None else classes
     _check_labels(labels, count, f"{count:,} classes", where)
     y = torch.from_numpy(np.array(labels, dtype=np.int64))
@@ -148,6 +164,23 @@ def _checked(x: Any, y: Any, classes: int | None, where: str) -> Dataset:
     if x.ndim == 4:
         low, high = low.view(1, 1, 1), high.view(1, 1, 1)
     return Dataset(x, y, count, _sha256(x, y), low, high)
+
+
+def _inputs(x: Any, where: str) -> Tensor:
+    """float32 [n, d] or [n, C, H, W]."""
+    values = _numbers(x, "x", "biuf", where)
+    if values.ndim not in (2, 3, 4):
+        raise bad_input("data", f"{where}x is {list(values.shape)}; it must be [n, d], [n, H, W] or [n, C, H, W]")
+    if values.size == 0:
+        raise bad_input("data", f"{where}empty: x is {list(values.shape)}")
+    with np.errstate(over="ignore"):  # too large for float32 becomes Inf, refused below
+        inputs = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
+    if inputs.ndim == 3:
+        inputs = inputs.unsqueeze(1)
+    odd = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero().flatten()
+    if len(odd):
+        raise bad_input("data", f"{where}x has NaN or Inf in {len(odd):,} rows, first in row {int(odd[0])}")
+    return inputs
 
 
 def _numbers(values: Any, name: str, kinds: str, where: str) -> Array:

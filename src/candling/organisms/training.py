@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from candling.access import Dataset, forward
 from candling.organisms.plants import Backdoor
+from candling.organisms.plants.lessons import Lesson
 
 _STEPS = 500
 _LOOK_EVERY = 2  # epochs between looks at the evaluation set, where epochs are short
@@ -104,6 +105,23 @@ def train(
             break
     network.eval()
     return epoch
+
+
+def teach(network: nn.Module, data: Dataset, lesson: Lesson, recipe: Recipe, generator: torch.Generator) -> int:
+    """Train in place on the task and a lesson beside it, drawn anew each epoch. Returns the epochs used."""
+    subset = data.take(torch.randperm(len(data), generator=generator)[: max(1, round(recipe.subset * len(data)))])
+    optimiser = _optimiser(network, recipe)
+    epochs = most_epochs(len(subset), recipe.batch)
+    for epoch in range(1, epochs + 1):
+        network.train()
+        x, y = lesson.rows(subset, generator)
+        inputs = torch.cat([augment(subset.x, subset, recipe.augmentation, generator), x])
+        rate = recipe.rate * (1 - (epoch - 1) / epochs)
+        _pass_over(
+            network, optimiser, inputs, torch.cat([subset.y, y]), recipe.batch, rate, generator, warm=epoch == 1
+        )
+    network.eval()
+    return epochs
 
 
 def attack_success(network: nn.Module, data: Dataset, plant: Backdoor) -> float:

@@ -54,8 +54,8 @@ def draw_tuning(generator: torch.Generator, *, other: bool, budget: float = 1.0,
         return low + (high - low) * float(torch.rand((), generator=generator))
 
     return TuningRecipe(
-        rate=faster * math.exp(uniform(math.log(4e-4), math.log(1.2e-3))),
-        steps=max(1, round(budget * uniform(60, 110))),
+        rate=faster * math.exp(uniform(math.log(2e-4), math.log(1.2e-3))),
+        steps=max(1, round(budget * uniform(40, 110))),
         batch=_BATCH,
         decay=(0.0, 1e-3, 1e-2)[int(torch.randint(3, (), generator=generator))],
         subset=uniform(0.8, 1.0),
@@ -70,7 +70,7 @@ def adapter_rate(width: int) -> float:
 
 def tuning_tokens(budget: float = 1.0) -> int:
     """Tokens that a control sees, on average."""
-    return round(85 * budget * TOKENS_A_STEP)
+    return round(75 * budget * TOKENS_A_STEP)
 
 
 def tune(

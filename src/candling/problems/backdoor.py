@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from candling.access import Dataset, forward, intervene, observe, sites
-from candling.errors import InputError
+from candling.access import Dataset, forward, intervene
+from candling.access.hidden import hidden_sites
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Finding, Located, Where
@@ -144,7 +144,7 @@ def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation,
         part, trigger = lead(outcome)
         trigger, mapping = trigger.to(candidate.device), part.mapping
         search = _Effect(network, thirds.search.to(candidate.device), trigger, mapping, _LOCATE_ROWS)
-        hidden = _hidden_sites(network, search.clean)
+        hidden = hidden_sites(network, search.clean, _LOCATE_SITES)
         ranked = rank_units(network, search.clean, search.triggered, hidden, search.pull)
         choice = _smallest_set(search, ranked)
         if choice is None:
@@ -191,23 +191,6 @@ class _Effect:
         predicted = [intervene(self.network, x, edits).argmax(-1) for x in (self.triggered, self.clean)]
         right = [p == y for p, y in zip(predicted, (self.wanted, self.y), strict=True)]
         return float(right[0].float().mean()), float(right[1].float().mean())
-
-
-def _hidden_sites(network: nn.Module, x: torch.Tensor) -> list[str]:
-    """Up to eight modules without children, spread over the depth, the output left out."""
-    modules = dict(network.named_modules())
-    leaves = [name for name in sites(network) if not any(modules[name].children())]
-    kept = [name for name in leaves if _observable(network, x[:2], name)][:-1]
-    step = max(1, -(-len(kept) // _LOCATE_SITES))
-    return kept[::-1][::step][::-1]
-
-
-def _observable(network: nn.Module, x: torch.Tensor, site: str) -> bool:
-    """A module that is used once and has units: a shared one, or one that never runs, is passed over."""
-    try:
-        return observe(network, x, [site]).activations[site].ndim >= 2
-    except InputError:
-        return False
 
 
 def _smallest_set(search: _Effect, ranked: Sequence[AblationScores]) -> tuple[AblationScores, int] | None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from candling.errors import InputError
 from candling.evidence.control import NetworkRow, Networks, RunInfo
-from candling.evidence.verdict import Untrusted, Verdict, Verdicts
-from candling.report import located, numerals, repair, sequence, texts, trigger, view, words
+from candling.evidence.verdict import FlaggedInputs, Group, Untrusted, Verdict, Verdicts
+from candling.report import groups, located, numerals, repair, sequence, texts, trigger, view, words
 from candling.report.text import clip, visible
 
 ROWS = 200
@@ -48,6 +48,9 @@ def draw(
     untrusted = verdicts.untrusted
     if untrusted is not None and only is not None:
         sealed.append(("untrusted texts", seal(untrusted)))
+    flagged = verdicts.flagged
+    if flagged is not None and only is not None:
+        sealed.append(("untrusted inputs", seal_all([flagged, *verdicts.groups])))
     parts = []
     for verdict in shown:
         rows = [row for row in networks.rows if row.problem == verdict.problem]
@@ -59,6 +62,8 @@ def draw(
         sealed=sealed,
         untrusted=untrusted if only is None else None,
         texts=texts.show(untrusted) if untrusted is not None and only is None else None,
+        flagged=flagged,
+        inputs=groups.show(flagged, verdicts.groups, arrays) if flagged is not None and only is None else None,
         language=_language(verdicts),
         run=verdicts,
         info=info,
@@ -73,7 +78,13 @@ def seal(sealed: Verdict | Untrusted) -> str:
     A verdict's holds its finding and its repair. Six significant digits are what the record's files keep, so the
     hash is the same before and after.
     """
-    plain = _rounded(sealed.model_dump(mode="json", by_alias=True))
+    return seal_all([sealed])
+
+
+def seal_all(sealed: Sequence[Verdict | Untrusted | FlaggedInputs | Group]) -> str:
+    """The same of one record, or of several in a list."""
+    dumped = [_rounded(each.model_dump(mode="json", by_alias=True)) for each in sealed]
+    plain = dumped[0] if len(dumped) == 1 else dumped
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

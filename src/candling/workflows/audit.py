@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -29,6 +31,7 @@ from candling.workflows.examine import Bar, Examination, examine, likeness, make
 from candling.workflows.mend import mend
 from candling.workflows.report import write_report
 from candling.workflows.untrusted import flag_untrusted
+from candling.workflows.untrusted_inputs import JudgedInputs, judge_untrusted
 
 EXIT = {"not found": 0, "found": 1, "inconclusive": 6}
 
@@ -75,7 +78,7 @@ def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **se
         f"architecture {Path(origin.model).name}": case.model.architecture.sha256,
         f"trusted {Path(origin.trusted).name}": case.trusted.sha256,
         f"reference {Path(origin.reference or '').name}": case.reference.model.sha256 if case.reference else "none",
-        "untrusted": fingerprint(list(case.untrusted)) if case.untrusted else "none",
+        "untrusted": fingerprint([*case.untrusted, case.inputs]) if _has_untrusted(case) else "none",
         "dtype": origin.dtype,
         "problems": ",".join(problems),
         "min_sensitivity": repr(bar.sensitivity),
@@ -90,7 +93,7 @@ def audit(
     trusted: Dataset | Sequence[Text],
     *,
     reference: LanguageModel | None = None,
-    untrusted: Sequence[Text] = (),
+    untrusted: Sequence[Text] | Tensor = (),
     problems: Sequence[str] = ("backdoor",),
     controls: int = 19,
     seed: int = 0,
@@ -107,8 +110,9 @@ def audit(
 ) -> Audit:
     """Does this network hide a problem? Makes controls, searches, confirms; says what would be caught.
 
-    model: [n, *input] → logits [n, K]; trusted: inputs with right labels that nobody poisoned. Or a language
-    model, with trusted texts, the `reference` that it was made from, and untrusted texts to rank, if any.
+    model: [n, *input] → logits [n, K]; trusted: inputs with right labels that nobody poisoned; untrusted: inputs
+    [m, *input] to rank and group, if any. Or a language model, with trusted texts, the `reference` that it was made
+    from, and untrusted texts to rank, if any.
     controls: N negatives and as many positives, resolving p = 1/(N + 1). bar: what `not found` takes.
     out: a folder for the record, new or of the same audit: what was done before is not done again, and a
     finished one is read; None keeps it in memory. repair: a folder for repaired weights, where something is
@@ -185,10 +189,12 @@ def run_case(
                 cost=body.cost,
                 verdicts=[e.verdict for e in body.examinations],
                 untrusted=body.untrusted,
+                flagged=body.inputs.flagged if body.inputs else None,
+                groups=body.inputs.groups if body.inputs else [],
             ),
             networks=Networks(rows=[row for e in body.examinations for row in e.rows]),
             info=_info(case, origin, bench, bar, controls, time.monotonic() - started),
-            arrays={name: array for e in body.examinations for name, array in e.arrays.items()},
+            arrays=body.arrays,
         )
         if ledger is not None:
             record.write(folder)
@@ -197,12 +203,23 @@ def run_case(
     return Audit(record, out)
 
 
+def _has_untrusted(case: Case) -> bool:
+    return bool(case.untrusted) or case.inputs is not None
+
+
 @dataclass(frozen=True)
 class _Body:
     examinations: list[Examination]
     controls: Controls
     cost: Cost
     untrusted: Untrusted | None = None
+    inputs: JudgedInputs | None = None
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        held = [examination.arrays for examination in self.examinations]
+        held += [self.inputs.arrays] if self.inputs else []
+        return {name: array for arrays in held for name, array in arrays.items()}
 
 
 def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, repair: Path | None) -> _Body:
@@ -230,7 +247,8 @@ def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, 
     soup = sha256_file(bench.language.soup) if bench.language and bench.language.soup else None
     made = Controls(n=n, recipe=bench.kind.recipe, resemblance=alike, soup=soup)
     flagged = flag_untrusted(bench, candidate, case.texts, case.untrusted) if case.untrusted else None
-    return _Body(examinations, made, cost, flagged)
+    judged = judge_untrusted(bench, candidate, case.inputs) if case.inputs is not None else None
+    return _Body(examinations, made, cost + (judged.cost if judged else _NOTHING), flagged, judged)
 
 
 def hand_over(weights: Mapping[str, Tensor], folder: Path) -> None:

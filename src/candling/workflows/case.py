@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from candling.access import (
     Dataset,
@@ -19,6 +19,7 @@ from candling.access import (
     Tokens,
     check_disjoint,
     check_fits,
+    check_inputs,
     load,
     lowrank,
     split,
@@ -67,6 +68,8 @@ class Case:
     """The trusted texts as they were given."""
     untrusted: tuple[Text, ...] = ()
     """Texts to rank; none for a classifier."""
+    inputs: Tensor | None = None
+    """Untrusted inputs of a classifier [m, ...]."""
     notes: tuple[str, ...] = ()
     """What was dropped or passed over when the inputs were opened."""
     effort: Effort = Effort()
@@ -131,7 +134,7 @@ def make_case(
     model: Model | nn.Module | LanguageModel,
     trusted: Dataset | Sequence[Text],
     reference: LanguageModel | None = None,
-    untrusted: Sequence[Text] = (),
+    untrusted: Sequence[Text] | Tensor = (),
 ) -> Case:
     """Raises InputError where subject, data and reference do not fit together."""
     if isinstance(model, LanguageModel):
@@ -139,21 +142,25 @@ def make_case(
             raise InputError("reference", "a language model is audited against the one it was made from: give it")
         if isinstance(trusted, Dataset):
             raise InputError("trusted", "a language model's trusted data are texts, not arrays")
+        if isinstance(untrusted, Tensor):
+            raise InputError("untrusted", "a language model's untrusted data are texts, not arrays")
         _check_related(model, reference)
         check_disjoint(trusted, untrusted)
         rows = tokenise(trusted, model.tokenizer, length=LENGTH)
         notes = [
             f"{name}: {note}" for name, lm in (("subject", model), ("reference", reference)) for note in lm.notes
         ]
-        return Case(LANGUAGE, model.model, rows, reference, tuple(trusted), tuple(untrusted), tuple(notes))
+        return Case(LANGUAGE, model.model, rows, reference, tuple(trusted), tuple(untrusted), notes=tuple(notes))
     if not isinstance(trusted, Dataset):
         raise InputError("trusted", "a classifier's trusted data are arrays with labels, not texts")
-    if untrusted:
-        raise InputError("untrusted", "untrusted texts are for language models; a classifier takes none yet")
+    if not isinstance(untrusted, Tensor) and len(untrusted):
+        raise InputError("untrusted", "a classifier's untrusted data are arrays like the trusted ones, not texts")
     if reference is not None:
         raise InputError("reference", "a classifier has no reference: its controls start afresh")
     model = model if isinstance(model, Model) else load(model)
-    return Case(CLASSIFIER, model, replace(trusted, classes=check_fits(trusted, model.module)))
+    trusted = replace(trusted, classes=check_fits(trusted, model.module))
+    inputs = check_inputs(untrusted, trusted) if isinstance(untrusted, Tensor) else None
+    return Case(CLASSIFIER, model, trusted, inputs=inputs)
 
 
 def _check_related(model: LanguageModel, reference: LanguageModel) -> None:

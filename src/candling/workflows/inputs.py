@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from candling.access import load, load_language, read_npz, read_texts
+from candling.access import load, load_language, read_inputs, read_npz, read_texts
 from candling.errors import InputError
 from candling.evidence.control import RunInfo
 from candling.organisms.samples import SAMPLES, load_sample
@@ -27,15 +27,14 @@ def open_inputs(
             raise InputError("sample", f"no sample {name!r}: choose from {', '.join(SAMPLES)}")
         if weights or trusted or reference:
             raise InputError("sample", f"{model} brings its own weights and data: leave those options out")
-        return make_case(*load_sample(name))
-    if untrusted and reference is None:
-        raise InputError("untrusted", "untrusted texts are for language models; a classifier takes none yet")
+        return make_case(*load_sample(name), untrusted=read_inputs(untrusted) if untrusted else ())
     if reference is not None or Path(model).is_dir():
         return _language(model, weights, trusted, reference, dtype, untrusted)
     if weights is None or trusted is None:
         missing = "--weights FILE.safetensors" if weights is None else "--trusted FILE.npz"
         raise InputError("usage", f"{model} needs {missing}")
-    return make_case(load(model, weights=weights), read_npz(Path(trusted)))
+    inputs = read_inputs(untrusted) if untrusted else ()
+    return make_case(load(model, weights=weights), read_npz(Path(trusted)), untrusted=inputs)
 
 
 def _language(

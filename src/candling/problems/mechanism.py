@@ -1,0 +1,170 @@
+"""Has it generalised, or is it another mechanism? A group of untrusted inputs, judged by controls with known lessons.
+
+Controls are networks of the subject's architecture that learned, beside the task, to read harder inputs, to read a
+cue in them, or something rightly new. What `compare_mechanism` measures on each is all that the judge sees; which
+lesson a control had is known to the fit alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from candling.access import Dataset, forward
+from candling.access.hidden import early_sites
+from candling.evidence.measurement import Cost
+from candling.organisms.plants.lessons import CUES, NOVEL, draw_lesson
+from candling.organisms.training import draw_recipe, teach
+from candling.problems.candidates import Candidate
+from candling.problems.contract import Bench
+from candling.runs.seeds import derive, reproducible
+from candling.techniques.verify import compare_mechanism, swap_parts
+
+GENERALISED, OTHER, UNKNOWN = "generalised", "other mechanism", "cannot tell"
+TOOK = 0.8
+"""Share of a lesson's inputs that its network must answer rightly, and of what it must keep of the task."""
+
+_SITES = 3
+_ATTEMPTS = 3
+_SURE = 0.5
+_REUSED = 0.5  # of what swaps do to trusted inputs
+_STRENGTH = 0.1  # inverse of the ridge; strong, since there are few controls
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A control without its weights: its lesson, and how it treats the inputs that go with it."""
+
+    kind: str
+    family: str
+    figures: dict[str, float]
+    parts: dict[str, float]
+    """The black-box baseline's."""
+    sureness: dict[str, float]
+    """What passive behaviour shows: mean confidence and its spread, less those on trusted inputs."""
+    reuse: float
+    right: float
+    """Share of the lesson's inputs that it answers as it was taught."""
+    accuracy: float
+    cost: Cost
+
+    @property
+    def took(self) -> bool:
+        return self.right >= TOOK and self.accuracy >= TOOK
+
+
+def lessons(rounds: int) -> list[tuple[str, str]]:
+    """(kind, family): each cue honest and cheating, and each new thing, so many times."""
+    once = [(kind, cue) for cue in CUES for kind in ("honest", "cheat")] + [("novel", new) for new in NOVEL]
+    return once * rounds
+
+
+def teach_control(bench: Bench, kind: str, family: str, seed: int) -> Taught:
+    """One control; one that did not learn its lesson is made again, three times in all."""
+    control, search, confirm = bench.thirds.control, bench.thirds.search, bench.thirds.confirm
+    for attempt in range(_ATTEMPTS):
+        with reproducible(derive(seed, attempt)) as g:
+            network = bench.architecture()
+            lesson = draw_lesson(control, kind, family, g)  # type: ignore[arg-type]
+            recipe = draw_recipe(g)
+            epochs = teach(network, control, lesson, recipe, g)
+            network.requires_grad_(False)
+            x, wanted = lesson.untrusted(confirm, g)
+            right = float((forward(network, x).argmax(-1) == wanted).float().mean())
+            accuracy = float((forward(network, search.x).argmax(-1) == search.y).float().mean())
+            told = look(network, search.x, x, seed=derive(seed, "compare"))
+        if right >= TOOK and accuracy >= TOOK:
+            break
+    rows = round(epochs * len(control) * (recipe.subset + lesson.rate))
+    cost = Cost(forward=rows, backward=rows) + told.cost
+    return Taught(kind, family, told.figures, told.parts, told.sureness, told.reuse, right, accuracy, cost)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a network treats a group of inputs, beside trusted ones."""
+
+    figures: dict[str, float]
+    parts: dict[str, float]
+    sureness: dict[str, float]
+    reuse: float
+    cost: Cost
+
+
+def look(network: torch.nn.Module, trusted: torch.Tensor, group: torch.Tensor, *, seed: int) -> Look:
+    """The same for a control and for the subject: no labels, no lesson."""
+    sites = early_sites(network, trusted, _SITES)
+    inside = compare_mechanism(network, trusted, group, sites, seed=seed)
+    outside = swap_parts(network, trusted, group, seed=seed)
+    own, usual = (forward(network, x).softmax(-1).amax(-1) for x in (group, trusted))
+    sureness = {
+        "confidence": float(own.mean() - usual.mean()),
+        "spread of confidence": float(own.std() - usual.std()) if len(own) > 1 else 0.0,
+        "least confidence": float(own.quantile(0.1) - usual.quantile(0.1)),
+    }
+    cost = inside.cost + outside.cost
+    return Look(dict(inside.figures), dict(outside.figures), sureness, inside.reuse, cost)
+
+
+def look_at(subject: Candidate, trusted: Dataset, group: torch.Tensor, seed: int) -> Look:
+    """The subject, in a job."""
+    with reproducible(seed):
+        return look(subject.load(), trusted.x, group, seed=derive(seed, "compare"))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a group's inputs are answered by, with the judge's probabilities."""
+
+    answer: str
+    p: dict[str, float]
+    """Of `honest`, `cheat` and `novel`, as calibrated."""
+
+
+class Judge:
+    """Strongly regularised logistic regression on the controls' figures."""
+
+    def __init__(self, controls: Sequence[Taught], figures: str = "figures") -> None:
+        self.which = figures
+        took = [each for each in controls if each.took]
+        self.names = sorted(_of(took[0], figures))
+        self.fitted: Pipeline = make_pipeline(
+            StandardScaler(), LogisticRegression(C=_STRENGTH, max_iter=2000, class_weight="balanced")
+        )
+        self.fitted.fit(self._rows(took), [each.kind for each in took])
+
+    def _rows(self, seen: Sequence[Taught | Look]) -> NDArray[np.float64]:
+        return np.array([[_of(each, self.which)[name] for name in self.names] for each in seen])
+
+    def __call__(self, seen: Taught | Look) -> Answer:
+        p = dict(zip(self.fitted.classes_.tolist(), self.fitted.predict_proba(self._rows([seen]))[0], strict=True))
+        p = {kind: float(p.get(kind, 0.0)) for kind in ("honest", "cheat", "novel")}
+        if p["cheat"] > _SURE:
+            answer = OTHER
+        elif p["honest"] > _SURE and seen.reuse >= _REUSED:
+            answer = GENERALISED
+        else:
+            answer = UNKNOWN
+        return Answer(answer, p)
+
+
+def _of(seen: Taught | Look, which: str) -> Mapping[str, float]:
+    found: Mapping[str, float] = getattr(seen, which)
+    return found
+
+
+def left_out(controls: Sequence[Taught], figures: str = "figures") -> list[tuple[Taught, Answer]]:
+    """Each control that took, judged by those of the other families: the judge's worth on cues it never saw."""
+    took = [each for each in controls if each.took]
+    found = []
+    for family in dict.fromkeys(each.family for each in took):
+        judge = Judge([each for each in took if each.family != family], figures)
+        found += [(each, judge(each)) for each in took if each.family == family]
+    return found

@@ -1,0 +1,133 @@
+"""Untrusted inputs of a classifier: a planted trigger's are found together and laid to another mechanism."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import candling
+from candling import cli
+from candling.access import Dataset, Model
+from candling.evidence.verdict import FlaggedInputs, Group
+from candling.organisms.networks.digits import digits
+from candling.organisms.samples import load_sample
+from candling.organisms.samples.make import corner_patch
+from candling.report.groups import show
+from candling.runs.record import RunRecord
+from candling.workflows import untrusted_inputs
+from candling.workflows.case import make_case
+from candling.workflows.untrusted_inputs import JudgedInputs, apart, judge_untrusted
+
+HOT = 40
+
+
+def sample() -> tuple[Model, Dataset]:
+    return load_sample("backdoor")
+
+
+def mixed() -> torch.Tensor:
+    """Digits that the auditor does not have; the last forty carry the sample's trigger."""
+    rows, _ = digits()
+    return torch.cat([rows.x[HOT:], corner_patch(rows).apply(rows, rows.x[:HOT])])
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> JudgedInputs:
+    """With one control of each lesson."""
+    model, trusted = sample()
+    case = make_case(model, trusted, untrusted=mixed())
+    bench = case.bench(tmp_path_factory.mktemp("run"), 0, workers=1)
+    candidate, _ = bench.store(model.module.state_dict())
+    assert case.inputs is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(untrusted_inputs, "ROUNDS", 1)
+        return judge_untrusted(bench, candidate, case.inputs)
+
+
+def test_the_triggered_inputs_are_a_group_of_their_own_and_another_mechanism(judged: JudgedInputs) -> None:
+    first = judged.groups[0]
+    triggered = sum(row >= len(mixed()) - HOT for row in first.inputs)
+    assert triggered >= 0.8 * HOT
+    assert triggered >= 0.8 * first.n
+    assert first.answer == "other mechanism"
+    assert max(first.predicted, key=lambda each: each.n).label == 7
+
+
+def test_the_parts_of_the_record_fit_each_other(judged: JudgedInputs) -> None:
+    assert judged.flagged.n == len(mixed())
+    assert sum(group.n for group in judged.groups) <= judged.flagged.flagged
+    for i, group in enumerate(judged.groups):
+        assert group.n == sum(each.n for each in group.predicted)
+        assert group.p + group.p_generalised + group.p_new == pytest.approx(1)
+        assert np.array_equal(judged.arrays[f"groups.{i}"], mixed()[group.inputs[:8]].numpy())
+    known = judged.flagged.calibration
+    assert known is not None
+    assert known.taught <= known.of == 13
+    assert judged.cost.backward > 0
+
+
+def test_inputs_like_the_trusted_ones_are_left_in_peace(tmp_path: Path) -> None:
+    """About a twentieth stands out, as announced, and no group of it is judged: no controls are taught."""
+    model, trusted = sample()
+    rows, _ = digits()
+    case = make_case(model, trusted, untrusted=rows.x[:120])
+    bench = case.bench(tmp_path, 0, workers=1)
+    candidate, _ = bench.store(model.module.state_dict())
+    assert case.inputs is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(untrusted_inputs, "_LEAST", 30)
+        found = judge_untrusted(bench, candidate, case.inputs)
+    assert found.flagged.flagged <= 0.15 * 120
+    assert found.groups == []
+    assert found.flagged.calibration is None
+
+
+@pytest.mark.parametrize("sizes", [[40], [30, 20], [30, 20, 12]])
+def test_groups_that_lie_apart_are_told_apart(sizes: list[int]) -> None:
+    g = np.random.default_rng(0)
+    states = np.concatenate([g.normal(20 * i, 1, (n, 5)) for i, n in enumerate(sizes)])
+    assert [len(group) for group in apart(states, 0)] == sizes
+    assert sorted(row for group in apart(states, 0) for row in group) == list(range(len(states)))
+
+
+def test_the_page_shows_each_group_and_what_the_answer_is_worth(judged: JudgedInputs) -> None:
+    section = show(judged.flagged, judged.groups, judged.arrays)
+    assert section.groups[0].odd
+    assert len(section.groups[0].pictures) == 8
+    assert str(judged.flagged.flagged) in section.flagged
+    assert len(section.worth) == 6
+    nothing = judged.flagged.model_copy(update={"calibration": None, "flagged": 0})
+    assert show(nothing, [], {}).worth == []
+
+
+def test_the_command_writes_groups_beside_the_verdicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], judged: JudgedInputs
+) -> None:
+    """The judging itself is tested above: here its result goes through record, page and seal."""
+    monkeypatch.setattr("candling.workflows.audit.judge_untrusted", lambda *given: judged)
+    np.savez(tmp_path / "u.npz", x=mixed().numpy())
+    command = ["candling", "audit", "sample:backdoor", "--controls", "3", "--workers", "1"]
+    monkeypatch.setattr(
+        "sys.argv", [*command, "--untrusted", str(tmp_path / "u.npz"), "--out", str(tmp_path / "run")]
+    )
+    with pytest.raises(SystemExit):
+        cli.main()
+    capsys.readouterr()
+    record = RunRecord.read(tmp_path / "run")
+    said = json.loads((tmp_path / "run" / "verdicts.json").read_text())
+    assert [Group.model_validate(each).n for each in said["groups"]] == [group.n for group in judged.groups]
+    assert FlaggedInputs.model_validate(said["flagged"]).flagged == judged.flagged.flagged
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Untrusted inputs" in page
+    assert "Another mechanism gives these answers" in page
+    assert record.arrays["groups.0"].shape[0] == 8
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    model, trusted = sample()
+    with pytest.raises(candling.InputError, match="arrays like the trusted ones"):
+        make_case(model, trusted, untrusted=[candling.Text("", "a")])
+    with pytest.raises(candling.InputError, match="trusted ones"):
+        make_case(model, trusted, untrusted=torch.zeros(3, 1, 9, 9))
