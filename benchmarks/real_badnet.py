@@ -1,6 +1,7 @@
 """The real BadNet, twenty clean networks of its kind, and hard plants, against one bank of 19+19 controls.
 
     python benchmarks/real_badnet.py [--seed 0] [--controls 19] [--clean 20] [--hard 5]
+    python benchmarks/real_badnet.py --untrusted
 
 Trusted data: MNIST's 10,000 test images, which the BadNet was not trained on.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import rotate
 
 import mending
 from badnet import BadNet
@@ -27,7 +29,8 @@ from candling.runs.seeds import derive
 from candling.techniques.search import Part, invert
 from candling.workflows.case import make_case
 from candling.workflows.examine import Examination
-from common import Exam, fresh_subject, real, took
+from candling.workflows.untrusted_inputs import judge_untrusted, teach_bank
+from common import Exam, fresh_subject, progress, real, took
 
 
 def main() -> None:
@@ -36,6 +39,7 @@ def main() -> None:
     options.add_argument("--controls", type=int, default=19)
     options.add_argument("--clean", type=int, default=20)
     options.add_argument("--hard", type=int, default=5)
+    options.add_argument("--untrusted", action="store_true", help="only judge untrusted images: triggered, or turned")
     options.add_argument("--locate", action="store_true", help="only search, confirm and locate, without controls")
     chosen = options.parse_args()
     folder = real()
@@ -44,6 +48,9 @@ def main() -> None:
     model = load(BadNet(), weights=folder / "badnet-mnist" / "model.safetensors", build=BadNet)
     loss, accuracy = loss_and_accuracy(model.module, trusted)
     print(f"subject: trusted loss {loss:.3f}, accuracy {accuracy:.3f}")
+    if chosen.untrusted:
+        _untrusted(model, trusted, arrays, chosen.seed)
+        return
     if chosen.locate:
         _locate(model, trusted, chosen.seed)
         return
@@ -113,6 +120,33 @@ def _locate(model: Model, trusted: Dataset, seed: int) -> None:
         outcome = CLASSIFIER.problems["backdoor"].confirm(candidate, thirds, part, found.trigger(0), [], seed)
         print(f"size {outcome.size:.1f}, success {outcome.success:.3f}")
         print(CLASSIFIER.problems["backdoor"].locate(candidate, thirds, outcome, seed))
+
+
+def _untrusted(model: Model, trusted: Dataset, arrays: dict[str, np.ndarray], seed: int) -> None:
+    """950 images that nobody audited, and 50 with the square, or 50 clean ones turned by 30 degrees."""
+    drawn = torch.randperm(60_000, generator=torch.Generator().manual_seed(derive(seed, "untrusted")))[:1050].numpy()
+    x = _scaled(arrays["x_train"][drawn], arrays["y_train"][drawn]).x
+    x = x[~torch.tensor([bool((row == trusted.x).flatten(1).all(1).any()) for row in x])][:1000]
+    hot, turned = x[950:].clone(), rotate(x[950:].numpy(), 30, (2, 3), reshape=False, order=1, cval=-1.0)
+    hot[:, :, -5:, -5:] = trusted.high
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = make_case(model, trusted).bench(Path(scratch), seed, progress=progress())
+        subject, _ = bench.store(model.module.state_dict())
+        start = time.monotonic()
+        bank = teach_bank(bench)
+        print(f"controls with lessons: {time.monotonic() - start:.0f} s wall")
+        for name, last in (("with the square", hot), ("turned by 30°", torch.from_numpy(turned).clamp(-1, 1))):
+            judged = judge_untrusted(bench, subject, torch.cat([x[:950], last]), lambda _: bank)
+            found = judged.flagged
+            print(f"50 images {name} among 1000: {found.flagged} flagged, {found.by_confidence} by confidence too")
+            for group in judged.groups:
+                odd = sum(row >= 950 for row in group.inputs)
+                print(
+                    f"  group of {group.n}, {odd} {name}: {group.answer}, p of another mechanism {group.p:.2f}, "
+                    f"new {group.p_new:.2f}, trusted {group.p_generalised:.2f}; from outside {group.baseline_p:.2f}; "
+                    f"reuse {group.reuse:.2f}; answers {[(each.label, each.n) for each in group.predicted]}"
+                )
+            print(f"  {found.calibration}", flush=True)
 
 
 def _others(exam: Exam, arrays: dict[str, np.ndarray], chosen: argparse.Namespace) -> None:

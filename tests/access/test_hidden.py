@@ -1,4 +1,4 @@
-"""Inner sites of any network: in order, spread over the depth, and none of the output or of what cannot be observed."""
+"""Inner sites of any network: in order, spread over the depth, none of the output or of what cannot be observed."""
 
 import pytest
 import torch

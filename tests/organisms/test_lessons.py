@@ -1,4 +1,4 @@
-"""Lessons: who reads content reads it rightly, who reads the cue is told by the cue, and inputs stay in their range."""
+"""Lessons: who reads content is told the content, who reads the cue the cue, and inputs stay in their range."""
 
 import pytest
 import torch

@@ -8,7 +8,7 @@ import numpy as np
 from example import Record
 from pydantic import BaseModel
 
-KEPT = {"verdict", "role", "kind", "unit", "again"}
+KEPT = {"answer", "verdict", "role", "kind", "unit", "again"}
 """Fields with a fixed vocabulary: no text from a model or a file can be in them."""
 
 RUN = "document.documentElement.setAttribute('data-ran','1');alert(1)"

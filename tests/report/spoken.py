@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from example import FAMILIES, Record, rate, record
 
 from candling.evidence.control import NetworkRow, Networks
 from candling.evidence.verdict import (
+    Calibration,
+    ClassCount,
+    FlaggedInputs,
     FlaggedText,
     Forecast,
+    Group,
+    LocatedDirection,
     Repair,
     SaidAfter,
     Sensitivity,
@@ -106,6 +113,50 @@ def with_untrusted(run: Record, texts: int = 50, **changes: object) -> Record:
     return replace(run, verdicts=run.verdicts.model_copy(update={"untrusted": found.model_copy(update=changes)}))
 
 
+def with_groups(run: Record, answers: Sequence[str] = ("other mechanism", "cannot tell", "generalised")) -> Record:
+    """The same run with untrusted inputs, a group for each answer, and pictures where the inputs are images."""
+    found = FlaggedInputs(
+        technique="Mahalanobis distance of states, averaged over layers",
+        n=1000,
+        near_copies=3,
+        flagged=97,
+        threshold=0.05,
+        by_confidence=21,
+        calibration=Calibration(
+            taught=37,
+            of=39,
+            honest=rate(14, 15),
+            caught=rate(13, 15),
+            novel=rate(1, 9),
+            baseline_caught=rate(9, 15),
+            baseline_novel=rate(3, 9),
+            confidence_right=rate(17, 30),
+        ),
+    )
+    groups = [
+        Group.model_validate(
+            {
+                "inputs": list(range(40 * i, 40 * i + 40)),
+                "n": 40,
+                "answer": answer,
+                "p": (0.91, 0.31, 0.06)[i % 3],
+                "p_generalised": (0.02, 0.25, 0.9)[i % 3],
+                "p_new": (0.07, 0.44, 0.04)[i % 3],
+                "reuse": (0.11, 0.4, 0.97)[i % 3],
+                "baseline_p": 0.5,
+                "predicted": [ClassCount(label=k, n=40 - 6 * k if k < 7 else 1) for k in range(1 if i == 0 else 7)],
+                "confidence": 0.971,
+            }
+        )
+        for i, answer in enumerate(answers)
+    ]
+    shape = tuple(run.verdicts.data.input_shape)
+    drawn = np.random.default_rng(0)
+    arrays = {f"groups.{i}": drawn.random((8, *shape)) for i in range(len(groups))}
+    verdicts = run.verdicts.model_copy(update={"flagged": found, "groups": groups})
+    return replace(run, verdicts=verdicts, arrays={**run.arrays, **arrays})
+
+
 def _text(i: int) -> FlaggedText:
     words = CONTEXTS[i % 3]
     tokens = [*words, " was", " m", *SAID]
@@ -133,7 +184,16 @@ def _spoken(first: Verdict, answer: str) -> Verdict:
                 "random_triggers": 20,
                 "success_in_controls": 0.0,
                 "best_in_controls": 0.11,
-                "located": None,
+                "located": LocatedDirection(
+                    site="model.layers.2",
+                    width=64,
+                    success_before=0.93,
+                    success_after=0.02,
+                    loss_before=1.512,
+                    loss_after=1.509,
+                    random_success_after=0.91,
+                    random_directions=10,
+                ),
                 "sequence": SequenceFound(
                     tokens=[" was", " m"],
                     ids=[290, 273],

@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 from example import record
 from hostile import dealt, strings, texts
-from spoken import language, repaired, with_untrusted
+from spoken import language, repaired, with_groups, with_untrusted
 from test_page import page, parsed
 
 from candling.report import headline, terminal_safe
@@ -15,7 +15,8 @@ REACHING = {"href", "src", "srcset", "style", "action", "data"}
 ENTITY = re.compile(r"&(?:amp|lt|gt|nbsp|#34|#39);")
 RUNS = {
     "language model": lambda: with_untrusted(repaired(language(), "nats")),
-    "classifier": lambda: with_untrusted(repaired(record("found", "table"))),
+    "classifier": lambda: with_groups(repaired(record("found", "table"))),
+    "images": lambda: with_groups(record("found")),
 }
 
 

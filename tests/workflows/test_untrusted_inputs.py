@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-import candling
 from candling import cli
-from candling.access import Dataset, Model
+from candling.access import Dataset, Model, Text
+from candling.errors import InputError
 from candling.evidence.verdict import FlaggedInputs, Group
 from candling.organisms.networks.digits import digits
 from candling.organisms.samples import load_sample
@@ -127,7 +127,7 @@ def test_the_command_writes_groups_beside_the_verdicts(
 
 def test_what_does_not_fit_is_refused() -> None:
     model, trusted = sample()
-    with pytest.raises(candling.InputError, match="arrays like the trusted ones"):
-        make_case(model, trusted, untrusted=[candling.Text("", "a")])
-    with pytest.raises(candling.InputError, match="trusted ones"):
+    with pytest.raises(InputError, match="arrays like the trusted ones"):
+        make_case(model, trusted, untrusted=[Text("", "a")])
+    with pytest.raises(InputError, match="trusted ones"):
         make_case(model, trusted, untrusted=torch.zeros(3, 1, 9, 9))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,18 +47,26 @@ class JudgedInputs:
     cost: Cost
 
 
-def judge_untrusted(bench: Bench, subject: Candidate, inputs: Tensor) -> JudgedInputs:
-    """Flagged against the search third, grouped, and each group judged by controls of the subject's architecture."""
+def teach_bank(bench: Bench) -> list[Taught]:
+    """Controls of the subject's architecture with known lessons; they depend on the trusted data alone."""
+    seed = derive(bench.seed, "untrusted")
+    jobs: list[tuple[Any, ...]] = [
+        (bench, kind, family, derive(seed, "lesson", i)) for i, (kind, family) in enumerate(lessons(ROUNDS))
+    ]
+    return bench.run(teach_control, jobs, stage="training controls with lessons")
+
+
+def judge_untrusted(
+    bench: Bench, subject: Candidate, inputs: Tensor, bank: Callable[[Bench], list[Taught]] = teach_bank
+) -> JudgedInputs:
+    """Flagged against the search third, grouped, and each group judged by controls, made if there is one."""
     seed = derive(bench.seed, "untrusted")
     (found,) = bench.run(flag_job, [(subject, bench.thirds.search, inputs, seed)], stage="ranking untrusted inputs")
     groups = [rows for rows in found.groups if len(rows) >= _LEAST]
     cost = found.cost
     calibration, judged = None, []
     if groups:
-        jobs: list[tuple[Any, ...]] = [
-            (bench, kind, family, derive(seed, "lesson", i)) for i, (kind, family) in enumerate(lessons(ROUNDS))
-        ]
-        controls = bench.run(teach_control, jobs, stage="training controls with lessons")
+        controls = bank(bench)
         cost = sum((each.cost for each in controls), cost)
         jobs = [
             (subject, bench.thirds.search, inputs[rows], derive(seed, "group", i)) for i, rows in enumerate(groups)
