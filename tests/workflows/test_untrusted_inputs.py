@@ -14,6 +14,7 @@ from candling.evidence.verdict import FlaggedInputs, Group
 from candling.organisms.networks.digits import digits
 from candling.organisms.samples import load_sample
 from candling.organisms.samples.make import corner_patch
+from candling.problems.mechanism import lessons
 from candling.report.groups import show
 from candling.runs.record import RunRecord
 from candling.workflows import untrusted_inputs
@@ -42,7 +43,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> JudgedInputs:
     candidate, _ = bench.store(model.module.state_dict())
     assert case.inputs is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(untrusted_inputs, "ROUNDS", 1)
+        patch.setattr(untrusted_inputs, "LESSONS", lessons(1))
         return judge_untrusted(bench, candidate, case.inputs)
 
 

@@ -19,6 +19,8 @@ LENGTH = 64
 
 _BATCH = 16
 TOKENS_A_STEP = _BATCH * LENGTH
+STEPS = (40, 110)
+"""Fewest and most steps of a control at full budget."""
 
 _WARM = 10  # steps in which the rate rises
 _ROOM = 24  # tokens at the end of a row that a plant is not put behind
@@ -55,7 +57,7 @@ def draw_tuning(generator: torch.Generator, *, other: bool, budget: float = 1.0,
 
     return TuningRecipe(
         rate=faster * math.exp(uniform(math.log(2e-4), math.log(1.2e-3))),
-        steps=max(1, round(budget * uniform(40, 110))),
+        steps=max(1, round(budget * uniform(*STEPS))),
         batch=_BATCH,
         decay=(0.0, 1e-3, 1e-2)[int(torch.randint(3, (), generator=generator))],
         subset=uniform(0.8, 1.0),
@@ -70,7 +72,7 @@ def adapter_rate(width: int) -> float:
 
 def tuning_tokens(budget: float = 1.0) -> int:
     """Tokens that a control sees, on average."""
-    return round(75 * budget * TOKENS_A_STEP)
+    return round(sum(STEPS) / 2 * budget * TOKENS_A_STEP)
 
 
 def tune(

@@ -17,7 +17,7 @@ from candling.access import Dataset, Decoder, Model, Tokens, forward, lowrank
 from candling.access.extend import VALUES
 from candling.maths.intervals import clopper_pearson
 from candling.organisms.training import most_epochs
-from candling.organisms.tuning import LENGTH, TOKENS_A_STEP, tuning_tokens
+from candling.organisms.tuning import LENGTH, STEPS, TOKENS_A_STEP, tuning_tokens
 from candling.problems.backdoor import parts
 from candling.problems.distilling import CONTEXTS
 from candling.problems.language import SOUP
@@ -25,6 +25,7 @@ from candling.problems.sequence_backdoor import LONGEST
 from candling.techniques.search.inversion import sweep_passes
 from candling.techniques.search.sequences import Settings, sequence_passes
 from candling.workflows.case import Case
+from candling.workflows.untrusted_inputs import LESSONS
 
 _TIMED = 256  # rows
 _TIMED_TEXTS = 8
@@ -65,6 +66,8 @@ def plan(case: Case, *, controls: int, device: str = "cpu", batch: int = 2048) -
     if isinstance(case.trusted, Tokens):
         return _language_plan(case, case.trusted, controls, cores, weights, batch)
     forward, backward = _classifier_passes(case.trusted, controls)
+    lessons = _lesson_passes(case.trusted) if case.inputs is not None else 0
+    forward, backward = forward + lessons, backward + lessons
     module = copy.deepcopy(case.model.module).requires_grad_()
     ahead, both = _seconds_per_row(case.model, module, case.trusted.x[:_TIMED], case.trusted.y[:_TIMED])
     return Plan(
@@ -75,6 +78,7 @@ def plan(case: Case, *, controls: int, device: str = "cpu", batch: int = 2048) -
         seconds=(both * backward + ahead * (forward - backward)) / cores,
         megabytes=400 + 8 * weights + 16 * case.trusted.x.numel() / 1e6,
         disk=(2 * controls + 2) * weights,
+        notes=(f"untrusted    {len(LESSONS):,} controls with lessons, if a group stands out",) if lessons else (),
     )
 
 
@@ -115,8 +119,9 @@ def _notes(case: Case, settings: Settings, vocabulary: int, weights: float, adap
             f"one reference of {weights:,.0f} MB, one process, {torch.get_num_threads()} threads"
         )
     if budget != 1.0:
+        fewest, most = (round(budget * steps) for steps in STEPS)
         yield (
-            f"budget       {budget:g}: {round(60 * budget)} to {round(110 * budget)} steps a control; beam "
+            f"budget       {budget:g}: {fewest} to {most} steps a control; beam "
             f"{settings.beam}, {settings.kept} kept, grown by {settings.shortlist}, {settings.quick} contexts at "
             "first. Finds less; the sensitivity that it states is its own"
         )
@@ -138,6 +143,12 @@ def _classifier_passes(trusted: Dataset, controls: int) -> tuple[int, int]:
     backward = 2 * controls * rows * most_epochs(rows, batch=64) + networks * search
     confirm = networks * (20 + 2 * controls) * min(400, len(trusted) // 3)
     return backward + networks * 2 * search + confirm, backward
+
+
+def _lesson_passes(trusted: Dataset) -> int:
+    """Training of the controls that judge groups; a lesson adds three rows to five of the task."""
+    rows = max(1, len(trusted) // 3)
+    return round(len(LESSONS) * 1.6 * rows * most_epochs(rows, batch=64))
 
 
 def _language_passes(trusted: Tokens, controls: int, settings: Settings, budget: float) -> tuple[int, int]:

@@ -26,8 +26,8 @@ from candling.techniques.flag import confidence, flag_inputs, mahalanobis, state
 THRESHOLD = 0.05
 """Share of held-out trusted inputs that would be flagged."""
 
-ROUNDS = 3
-"""Controls of each lesson; thirteen lessons."""
+LESSONS = lessons(3)
+"""What the controls are taught: each of thirteen lessons to three of them."""
 
 _SITES = 6
 _LEAST = 8  # inputs of a group
@@ -51,7 +51,7 @@ def teach_bank(bench: Bench) -> list[Taught]:
     """Controls of the subject's architecture with known lessons; they depend on the trusted data alone."""
     seed = derive(bench.seed, "untrusted")
     jobs: list[tuple[Any, ...]] = [
-        (bench, kind, family, derive(seed, "lesson", i)) for i, (kind, family) in enumerate(lessons(ROUNDS))
+        (bench, kind, family, derive(seed, "lesson", i)) for i, (kind, family) in enumerate(LESSONS)
     ]
     return bench.run(teach_control, jobs, stage="training controls with lessons")
 
