@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from candling.errors import InputError
 from candling.techniques.verify import compare_mechanism, swap_parts
 
 HALF, K = 8, 4
@@ -75,6 +76,13 @@ def test_a_group_that_is_all_answered_alike_can_be_compared(compare):
     group = same[network()(same).argmax(-1) == 1]
     told = compare(network(), trusted, group[:9], seed=0)
     assert all(value == value and abs(value) < 5 for value in told.figures.values())
+
+
+@pytest.mark.parametrize("compare", [swap_parts, lambda *given, seed: compare_mechanism(*given, ["1"], seed=seed)])
+def test_an_empty_group_is_refused(compare):
+    trusted, same, _ = inputs(2)
+    with pytest.raises(InputError, match="0 inputs beside 200 trusted"):
+        compare(network(), trusted, same[:0], seed=0)
 
 
 def test_swapping_parts_from_outside_sees_which_half_is_read():

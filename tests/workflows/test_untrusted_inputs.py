@@ -14,7 +14,6 @@ from candling.evidence.verdict import FlaggedInputs, Group
 from candling.organisms.networks.digits import digits
 from candling.organisms.samples import load_sample
 from candling.organisms.samples.make import corner_patch
-from candling.problems.mechanism import lessons
 from candling.report.groups import show
 from candling.runs.record import RunRecord
 from candling.workflows import untrusted_inputs
@@ -22,6 +21,14 @@ from candling.workflows.case import make_case
 from candling.workflows.untrusted_inputs import JudgedInputs, apart, judge_untrusted
 
 HOT = 40
+LESSONS = 2 * [
+    ("honest", "patch"),
+    ("cheat", "patch"),
+    ("honest", "trigger"),
+    ("cheat", "trigger"),
+    ("novel", "inverted"),
+]
+"""A few of those that an audit teaches."""
 
 
 def sample() -> tuple[Model, Dataset]:
@@ -36,14 +43,13 @@ def mixed() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> JudgedInputs:
-    """With one control of each lesson."""
     model, trusted = sample()
     case = make_case(model, trusted, untrusted=mixed())
     bench = case.bench(tmp_path_factory.mktemp("run"), 0, workers=1)
     candidate, _ = bench.store(model.module.state_dict())
     assert case.inputs is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(untrusted_inputs, "LESSONS", lessons(1))
+        patch.setattr(untrusted_inputs, "LESSONS", LESSONS)
         return judge_untrusted(bench, candidate, case.inputs)
 
 
@@ -65,7 +71,7 @@ def test_the_parts_of_the_record_fit_each_other(judged: JudgedInputs) -> None:
         assert np.array_equal(judged.arrays[f"groups.{i}"], mixed()[group.inputs[:8]].numpy())
     known = judged.flagged.calibration
     assert known is not None
-    assert known.taught <= known.of == 13
+    assert known.taught <= known.of == len(LESSONS)
     assert judged.cost.backward > 0
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from candling.access import forward, intervene, observe
+from candling.access.wording import bad_input
 from candling.evidence.measurement import Cost
 from candling.maths.spread import Spread
 from candling.techniques.verify.contract import Comparison
@@ -41,7 +42,10 @@ _PASSES = 6
 def compare_mechanism(
     network: nn.Module, trusted: Tensor, untrusted: Tensor, sites: Sequence[str], *, seed: int
 ) -> Comparison:
-    """The group `untrusted` [m, ...] against trusted inputs [n, ...] that the network answers like it."""
+    """The group `untrusted` [m, ...] against trusted inputs [n, ...] that the network answers like it.
+
+    Raises InputError for an empty group, and for sites as `observe` does.
+    """
     g = torch.Generator().manual_seed(seed)
     group = untrusted[torch.randperm(len(untrusted), generator=g)[:MOST]]
     known, held, every = alike(network, trusted, group, g)
@@ -82,8 +86,11 @@ def compare_mechanism(
 def alike(network: nn.Module, trusted: Tensor, group: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Trusted inputs from two disjoint halves, each predicted as the group is as far as there are such inputs.
 
-    And the first half as it is, for donors of all predictions.
+    And the first half as it is, for donors of all predictions. Raises InputError where there is nothing to compare.
     """
+    if not len(group) or len(trusted) < 2:
+        what = f"{len(group)} inputs beside {len(trusted)} trusted ones; give one and two at least"
+        raise bad_input("untrusted", what)
     predicted, wanted = forward(network, trusted).argmax(-1), forward(network, group).argmax(-1)
     halves = torch.randperm(len(trusted), generator=g).chunk(2)
     found = []
