@@ -33,7 +33,7 @@ TOOK = 0.8
 
 _SITES = 3
 _ATTEMPTS = 3
-_SURE = 0.5
+_CLEAR = 0.1  # by which the likeliest kind must lead
 _REUSED = 0.5  # of what swaps do to trusted inputs
 _STRENGTH = 0.1  # inverse of the ridge; strong, since there are few controls
 
@@ -146,12 +146,12 @@ class Judge:
     def __call__(self, seen: Taught | Look) -> Answer:
         p = dict(zip(self.fitted.classes_.tolist(), self.fitted.predict_proba(self._rows([seen]))[0], strict=True))
         p = {kind: float(p.get(kind, 0.0)) for kind in ("honest", "cheat", "novel")}
-        if p["cheat"] > _SURE:
+        second, first = sorted(p.values())[1:]
+        answer = UNKNOWN
+        if first - second >= _CLEAR and p["cheat"] == first:
             answer = OTHER
-        elif p["honest"] > _SURE and seen.reuse >= _REUSED:
+        elif first - second >= _CLEAR and p["honest"] == first and seen.reuse >= _REUSED:
             answer = GENERALISED
-        else:
-            answer = UNKNOWN
         return Answer(answer, p)
 
 
