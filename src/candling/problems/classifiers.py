@@ -9,14 +9,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset, forward
-from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import Backdoor
 from candling.organisms.training import attack_success, draw_recipe, train
 from candling.problems.backdoor import BACKDOOR
 from candling.problems.candidates import Thirds
 from candling.problems.contract import Bench, Kind
-from candling.problems.outcomes import Made, Trained
+from candling.problems.outcomes import Made, Trained, planted
 from candling.runs.seeds import derive, reproducible
 
 TOOK = 0.8
@@ -55,19 +54,7 @@ def train_control(
         if took:
             break
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    record = (
-        None
-        if plant is None
-        else Plant(
-            family=plant.family,
-            dose=plant.dose,
-            physical=plant.physical,
-            rate=plant.rate,
-            success=success,
-            took=took,
-            attempts=attempt,
-        )
-    )
+    record = planted(plant, success, took=took, attempts=attempt)
     return Trained(state, Made(f"{recipe}, {epochs} epochs", loss, accuracy, record, cost))
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from candling.access import Tokens, lowrank, read_weights
-from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import SequenceBackdoor
 from candling.organisms.tuning import adapter_rate, draw_tuning, next_token_loss, sequence_success, tunable, tune
@@ -20,7 +19,7 @@ from candling.problems.classifiers import TOOK
 from candling.problems.contract import Bench, Kind
 from candling.problems.controls import make_negatives
 from candling.problems.distilling import CONTEXT
-from candling.problems.outcomes import Made, Trained
+from candling.problems.outcomes import Made, Trained, planted
 from candling.problems.sequence_backdoor import SEQUENCE_BACKDOOR
 from candling.runs.seeds import derive, reproducible
 
@@ -68,19 +67,7 @@ def train_control(
             break
     whole = network.state_dict() if not language.lowrank else lowrank.adapter_state(network)
     state = {name: tensor.detach().cpu().clone() for name, tensor in whole.items()}
-    record = (
-        None
-        if plant is None
-        else Plant(
-            family=plant.family,
-            dose=plant.dose,
-            physical=plant.physical,
-            rate=plant.rate,
-            success=success,
-            took=took,
-            attempts=attempt,
-        )
-    )
+    record = planted(plant, success, took=took, attempts=attempt)
     return Trained(state, Made(str(recipe), loss, accuracy, record, cost))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -72,6 +72,27 @@ class Made:
     accuracy: float
     plant: Plant | None
     cost: Cost
+
+
+class Hidden(Protocol):
+    """What every plant says of itself."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def dose(self) -> float: ...
+    @property
+    def physical(self) -> str: ...
+    @property
+    def rate(self) -> float: ...
+
+
+def planted(plant: Hidden | None, success: float, *, took: bool, attempts: int) -> Plant | None:
+    """The answer, for the driver's record alone."""
+    if plant is None:
+        return None
+    said = {"family": plant.family, "dose": plant.dose, "physical": plant.physical, "rate": plant.rate}
+    return Plant.model_validate({**said, "success": success, "took": took, "attempts": attempts})
 
 
 @dataclass(frozen=True)
