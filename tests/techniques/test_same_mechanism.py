@@ -44,8 +44,8 @@ def test_what_the_same_units_answer_is_told_from_what_others_do(seed):
         assert far[f"1: {name}"] < -0.4, name
         if name != "overlap":  # eight units matter alike: which three come first is chance
             assert abs(near[f"1: {name}"]) < 0.15, name
-    assert far["1: swap of what matters"] < -0.1
-    assert near["1: swap of what matters"] > -0.1
+    # a quarter of all units is half of those that matter, so that half of the group's answers may still follow
+    assert far["1: swap of what matters"] < near["1: swap of what matters"] - 0.1
 
 
 @pytest.mark.parametrize("seed", range(4))
