@@ -31,27 +31,32 @@ class Counting:
 
     def __init__(self, *decoders: Decoder) -> None:
         self.all = self.contexts = 0
-        self.plain = every_pair.continuations
-        every_pair.continuations = self._continuations
+        self.read, self.residuals = Read.__init__, Read.residuals
+        counting = self
+
+        def read(this: Read, anatomy: Anatomy, contexts: Tensor) -> None:
+            counting.all += contexts.numel()
+            counting.contexts += contexts.numel()
+            counting.read(this, anatomy, contexts)
+
+        def residuals(this: Read, tails: Tensor) -> Iterator[Tensor]:
+            counting.all += this.contexts * tails.numel()
+            return counting.residuals(this, tails)
+
+        Read.__init__, Read.residuals = read, residuals
         self.hooks = [
             each.get_submodule(each.family.base).register_forward_pre_hook(self._count, with_kwargs=True)
             for each in decoders
         ]
 
     def _count(self, module: nn.Module, args: object, given: dict[str, object]) -> None:
+        """Passes of whole networks; those in which parts and whole are compared are no part of a search's cost."""
         ids = given["input_ids"]
         assert isinstance(ids, Tensor)
-        self.all += ids.numel()
-        read_to_go_on = given.get("use_cache") and given.get("past_key_values") is None
-        self.contexts += ids.numel() if read_to_go_on else 0
-
-    def _continuations(self, anatomy: Anatomy, prefixes: Tensor, tokens: Tensor) -> Iterator[Tensor]:
-        """Decoders that are taken apart run no hooks."""
-        self.all += prefixes.numel() + len(prefixes) * len(tokens)
-        yield from self.plain(anatomy, prefixes, tokens)
+        self.all += 0 if _is_check(ids) else ids.numel()
 
     def stop(self) -> None:
-        every_pair.continuations = self.plain
+        Read.__init__, Read.residuals = self.read, self.residuals
         for hook in self.hooks:
             hook.remove()
 

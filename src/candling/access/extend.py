@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from candling.access.anatomy import Anatomy
+from candling.access.continuations import Read
+from candling.access.dissect import LAYOUTS, dissect
+from candling.access.lowrank import is_view
 from candling.access.observe import observe
 from candling.access.passes import undisturbed
 from candling.access.pretrained import Decoder
 
 VALUES = 1 << 25
-"""Logits, and cached keys and values, that one pass may hold."""
+"""Logits, cached keys and values, or weights of attention, that one pass may hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +46,11 @@ def extend(
     contexts int64 [C, P] and tails int64 [M, k], neither padded. rows: most rows in one pass. Costs C
     forward passes of P tokens and C·M of k. Agrees with whole passes up to rounding.
     """
-    read = _read(decoder, contexts)
     count = len(contexts)
-    continued = _Continued(decoder, read)
-    for part in tails.split(_block(decoder, read, count, 1, rows)):
-        seen = observe(continued, part.repeat(count, 1), [f"decoder.{site}" for site in sites])
-        states = {site: seen.activations[f"decoder.{site}"][:, -1] for site in sites}
-        yield Extended(
-            seen.logits.unflatten(0, (count, len(part))),
-            {site: state.unflatten(0, (count, len(part))) for site, state in states.items()},
-        )
+    continued = _continued(decoder, contexts, sites=sites)
+    for part in tails.split(_block(decoder, continued.values, count, 1, rows)):
+        logits, states = continued(part, 1, sites)
+        yield Extended(logits[:, :, -1], {site: state[:, :, -1] for site, state in states.items()})
 
 
 @torch.no_grad()
@@ -61,14 +60,14 @@ def chance(decoder: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[i
     As `extend`, with the phrase but its last token read behind each tail: costs C forward passes of P tokens and
     C·M of k + len(phrase) - 1.
     """
-    read, count, wanted = _read(decoder, contexts), len(contexts), torch.tensor(list(phrase), device=tails.device)
-    continued = _Continued(decoder, read, len(wanted))
+    count, wanted = len(contexts), torch.tensor(list(phrase), device=tails.device)
+    continued = _continued(decoder, contexts)
     behind = torch.cat([tails, wanted[:-1].expand(len(tails), -1)], 1)
     found = []
-    for part in behind.split(_block(decoder, read, count, len(wanted), rows)):
-        logits = observe(continued, part.repeat(count, 1), []).logits.log_softmax(-1)
-        of_phrase = logits.gather(-1, wanted.expand(len(logits), -1)[..., None])[..., 0].sum(-1)
-        found.append(of_phrase.exp().unflatten(0, (count, len(part))))
+    for part in behind.split(_block(decoder, continued.values, count, len(wanted), rows)):
+        logits = continued(part, len(wanted), ())[0].log_softmax(-1)
+        of_phrase = logits.gather(-1, wanted.expand(*logits.shape[:2], -1)[..., None])[..., 0].sum(-1)
+        found.append(of_phrase.exp())
     return torch.cat(found, 1)
 
 
@@ -78,51 +77,82 @@ def follow(decoder: Decoder, contexts: Tensor, vectors: Tensor, *, sites: Sequen
     contexts int64 [C, P]; vectors [n, d]. Costs C forward passes of P tokens and C·n of one.
     """
     with torch.no_grad():
-        read = _read(decoder, contexts)
-    count = len(contexts)
-    repeated = vectors.repeat(count, 1)[:, None]
-    seen = observe(_Continued(decoder, read), repeated, [f"decoder.{site}" for site in sites], grad=True)
-    states = {site: seen.activations[f"decoder.{site}"][:, -1] for site in sites}
-    return Extended(
-        seen.logits.unflatten(0, (count, len(vectors))),
-        {site: state.unflatten(0, (count, len(vectors))) for site, state in states.items()},
-    )
+        continued = _Cached(decoder, contexts)
+    logits, states = continued(vectors[:, None], 1, sites, grad=True)
+    return Extended(logits[:, :, -1], {site: state[:, :, -1] for site, state in states.items()})
 
 
-def _read(decoder: Decoder, contexts: Tensor) -> Any:
-    """The keys and values of the contexts."""
+def _continued(decoder: Decoder, contexts: Tensor, *, sites: Sequence[str] = ()) -> _Apart | _Cached:
+    """The fast way where the decoder can be taken apart and all sites are ends of blocks; else its own code."""
+    ends = {f"{decoder.family.blocks}.{i}" for i in range(len(_blocks(decoder)))}
+    if decoder.family.name not in LAYOUTS or is_view(decoder) or not ends.issuperset(sites):
+        return _Cached(decoder, contexts)
     with undisturbed(decoder):
-        return decoder.get_submodule(decoder.family.base)(input_ids=contexts, use_cache=True).past_key_values
+        anatomy = dissect(decoder).anatomy
+    return _Apart(decoder, anatomy, contexts)
 
 
-def _block(decoder: Decoder, read: Any, contexts: int, places: int, rows: int) -> int:
+def _blocks(decoder: Decoder) -> list[nn.Module]:
+    return list(decoder.get_submodule(decoder.family.blocks).children())
+
+
+def _block(decoder: Decoder, values: int, contexts: int, places: int, rows: int) -> int:
     """How many tails go through at a time, with logits kept at so many places of each."""
     vocabulary = len(decoder.get_parameter(f"{decoder.family.unembedding}.weight"))
-    cached = int(sum(layer.keys.numel() + layer.values.numel() for layer in read.layers)) // contexts
-    return max(1, min(rows, VALUES // (places * vocabulary + cached)) // contexts)
+    return max(1, min(rows, VALUES // (places * vocabulary + values)) // contexts)
 
 
-class _Continued(nn.Module):
-    """A decoder that has read C contexts: tails [C·n, k], context by context, to logits [C·n, V] of the last place.
+class _Apart:
+    """Tails [n, k] behind C contexts, to logits [C, n, places, V] of the last places and states [C, n, k, d]."""
 
-    In place of tails, their vectors: [C·n, k, d]. places: of as many last places the logits [C·n, places, V].
-    """
+    def __init__(self, decoder: Decoder, anatomy: Anatomy, contexts: Tensor) -> None:
+        self.family, self.read = decoder.family, Read(anatomy, contexts)
+        self.values = max(block.attention.heads for block in anatomy.blocks) * contexts.shape[1]
+        """Numbers that a row takes beside its logits: its attention to the context."""
 
-    def __init__(self, decoder: Decoder, read: object, places: int | None = None) -> None:
+    def __call__(self, tails: Tensor, places: int, sites: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        states = {}
+        for i, state in enumerate(self.read.residuals(tails)):
+            if (site := f"{self.family.blocks}.{i}") in sites:
+                states[site] = state
+        return self.read.anatomy.unembed(state[:, :, -places:]), states
+
+
+class _Cached:
+    """The same by the decoder's own code, whose cache is repeated for every tail; vectors [n, k, d] may be tails."""
+
+    def __init__(self, decoder: Decoder, contexts: Tensor) -> None:
+        with undisturbed(decoder):
+            base = decoder.get_submodule(decoder.family.base)
+            read: Any = base(input_ids=contexts, use_cache=True).past_key_values
+        self.decoder, self.read, self.contexts = decoder, read, len(contexts)
+        self.values = int(sum(layer.keys.numel() + layer.values.numel() for layer in read.layers)) // len(contexts)
+        """Numbers that a row takes beside its logits: the copy of its context."""
+
+    def __call__(
+        self, tails: Tensor, places: int, sites: Sequence[str], *, grad: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        rows = tails.repeat(self.contexts, *[1] * (tails.ndim - 1))
+        behind = _Behind(self.decoder, self.read, places, self.contexts)
+        seen = observe(behind, rows, [f"decoder.{site}" for site in sites], grad=grad)
+        shape = (self.contexts, len(tails))
+        states = {site: seen.activations[f"decoder.{site}"].unflatten(0, shape) for site in sites}
+        return seen.logits.unflatten(0, shape), states
+
+
+class _Behind(nn.Module):
+    """A decoder that has read C contexts: tails [C·n, k], context by context, to logits [C·n, places, V]."""
+
+    def __init__(self, decoder: Decoder, read: object, places: int, contexts: int) -> None:
         super().__init__()
-        self.decoder, self.read, self.places = decoder, read, places
+        self.decoder, self.read, self.places, self.contexts = decoder, read, places, contexts
 
     def forward(self, tails: Tensor) -> Tensor:
-        cache: object = copy.deepcopy(self.read)  # a pass writes to it
-        count = len(tails) // self._contexts
-        cache.batch_repeat_interleave(count)  # type: ignore[attr-defined]
+        cache: Any = copy.deepcopy(self.read)  # a pass writes to it
+        cache.batch_repeat_interleave(len(tails) // self.contexts)
         family = self.decoder.family
         base, head = (self.decoder.get_submodule(name) for name in (family.base, family.unembedding))
         given = {"inputs_embeds" if tails.is_floating_point() else "input_ids": tails}
         state = base(**given, past_key_values=cache, use_cache=True).last_hidden_state
-        logits: Tensor = head(state[:, -1] if self.places is None else state[:, -self.places :])
+        logits: Tensor = head(state[:, -self.places :])
         return logits
-
-    @property
-    def _contexts(self) -> int:
-        return int(self.read.layers[0].keys.shape[0])  # type: ignore[attr-defined]

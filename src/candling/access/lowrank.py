@@ -92,6 +92,11 @@ def whole(network: nn.Module) -> nn.Module:
     return network
 
 
+def is_view(network: nn.Module) -> bool:
+    """Whether an adapter is at work in it."""
+    return any(hasattr(layer, "get_base_layer") for layer in network.modules())
+
+
 def mean_adapter(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The adapter whose change of each weight is the mean of theirs, exactly: factors side by side.
 
