@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from candling.access import Decoder
 from candling.access.anatomy import Anatomy
-from candling.techniques.search import FoundSequences, SequencePart, every_pair, random_sequences, search_sequences
+from candling.access.continuations import Read
+from candling.access.dissect import CHECKED
+from candling.techniques.search import FoundSequences, SequencePart, random_sequences, search_sequences
 from candling.techniques.search.sequences import Settings
 from little import BIGRAMS, any_tokens, bigrams, decoder, with_token
 
@@ -53,7 +55,7 @@ class Counting:
         """Passes of whole networks; those in which parts and whole are compared are no part of a search's cost."""
         ids = given["input_ids"]
         assert isinstance(ids, Tensor)
-        self.all += 0 if _is_check(ids) else ids.numel()
+        self.all += 0 if ids.shape == CHECKED else ids.numel()
 
     def stop(self) -> None:
         Read.__init__, Read.residuals = self.read, self.residuals

@@ -17,7 +17,8 @@ from candling.access.wording import bad_input
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 0.25, torch.float16: 0.05}
 """Most that logits of parts and whole may differ, by dtype; times the largest logit, if above 1."""
 
-_CHECKED = 16  # tokens on which parts and whole are compared
+CHECKED = (2, 16)
+"""Rows and tokens on which parts and whole are compared."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def dissect(decoder: Decoder, layout: Layout | None = None) -> Dissected:
         anatomy = _anatomy(decoder, layout)
     except (AttributeError, RuntimeError) as fault:
         raise bad_input("family", f"the table of {decoder.family.name} does not fit the network: {fault}") from None
-    tokens = torch.randint(len(anatomy.embedding), (2, _CHECKED), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(len(anatomy.embedding), CHECKED, generator=torch.Generator().manual_seed(0))
     tokens = tokens.to(anatomy.embedding.device)
     whole, parts = decoder(tokens), anatomy(tokens)
     difference = float((whole - parts).abs().max())
