@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candling.access import Architecture, split
+from candling.access import Architecture, from_arrays, split
 from candling.evidence.measurement import Cost
+from candling.maths.triggers import Mapping
 from candling.organisms.networks.digits import build
 from candling.organisms.samples import load_sample
 from candling.organisms.samples.make import corner_patch
@@ -18,6 +20,7 @@ from candling.organisms.training import attack_success
 from candling.problems import CLASSIFIER, Bench, Confirmation, Thirds
 from candling.problems.classifiers import loss_and_accuracy
 from candling.problems.outcomes import MOST_STEPS, Mended
+from candling.problems.unlearning import asked_for
 from candling.techniques.search import FoundTrigger, Part
 from candling.workflows.mend import forecast
 
@@ -63,6 +66,37 @@ def test_the_trigger_goes_the_rest_stays_and_the_random_repair_leaves_it(planted
     random = REMEDY.repair(candidate, bench.thirds, outcome, True, 1).mended
     assert random.after >= 0.5 * random.n
     assert candidate.weights.read_bytes() == before
+
+
+def test_the_class_that_the_trigger_asks_for_is_not_forgotten(planted):
+    """Rows with the trigger teach, above all, not to answer that class."""
+    bench, candidate, outcome, plant = planted
+    fixed, _ = bench.store(REMEDY.repair(candidate, bench.thirds, outcome, False, 1).state)
+    confirm = bench.thirds.confirm
+    own = confirm.x[confirm.y == plant.mapping.target]
+    before, after = (
+        float((each.load()(own).argmax(-1) == plant.mapping.target).float().mean()) for each in (candidate, fixed)
+    )
+    assert after >= before - 0.05
+
+
+@given(
+    y=st.lists(st.integers(0, 3), min_size=4, max_size=40).map(lambda labels: [0, 1, 2, 3, *labels]),
+    mapping=st.sampled_from([Mapping(target=2), Mapping(target=1, source=3), Mapping(shift=1)]),
+)
+def test_each_label_is_drawn_as_often_as_the_trigger_asks_for_it(y, mapping):
+    data = from_arrays(np.zeros((len(y), 1), np.float32), np.array(y))
+    often = asked_for(data, mapping)
+    asked = [(label + 1) % 4 if mapping.shift else mapping.target for label in y if _meant(label, mapping)]
+    for label in range(4):
+        drawn = float(often[data.y == label].sum())
+        assert drawn == pytest.approx(asked.count(label) / len(asked), abs=1e-6)
+
+
+def _meant(label: int, mapping: Mapping) -> bool:
+    if mapping.shift:
+        return True
+    return label != mapping.target and mapping.source in (None, label)
 
 
 def test_the_same_seed_gives_the_same_weights(planted):
