@@ -98,7 +98,8 @@ def main() -> None:
     case = make_case(load(build(), build=build), trusted)
     with tempfile.TemporaryDirectory() as scratch:
         bench = case.bench(Path(scratch), chosen.seed, progress=progress())
-        jobs = [(bench, *each, derive(chosen.seed, "bank", i)) for i, each in enumerate(lessons(chosen.rounds))]
+        taught = lessons(chosen.rounds, disguised=2)
+        jobs = [(bench, *each, derive(chosen.seed, "bank", i)) for i, each in enumerate(taught)]
         bank: list[Taught] = run_jobs(teach_control, jobs, stage="training the bank", progress=progress())
         rows = (training, bench.thirds.search, bench.thirds.confirm)
         plan = [(kind, CUES[i % len(CUES)], i) for i in range(chosen.pairs) for kind in ("honest", "cheat")]

@@ -49,6 +49,7 @@ def audit(
     trusted: Annotated[str | None, typer.Option(help="Trusted data: .npz with x and y, or .jsonl texts.")] = None,
     reference: Annotated[str | None, typer.Option(help="The model that a language model was made from.")] = None,
     untrusted: Annotated[str | None, typer.Option(help="Inputs to rank, .npz with x, or texts, .jsonl.")] = None,
+    legitimate: Annotated[str | None, typer.Option(help="Cells that it may read, .npz with bool `cells`.")] = None,
     problems: Annotated[str, typer.Option(help="Problem classes, separated by commas.")] = "backdoor",
     controls: Annotated[int, typer.Option(help="Clean controls, and as many planted.")] = 19,
     seed: int = 0,
@@ -71,7 +72,9 @@ def audit(
     from candling.workflows.inputs import open_inputs
     from candling.workflows.plan import plan as estimate
 
-    case = open_inputs(model, weights, trusted, reference, dtype, untrusted).with_effort(budget, controls_as)
+    case = open_inputs(model, weights, trusted, reference, dtype, untrusted, legitimate).with_effort(
+        budget, controls_as
+    )
     for note in case.notes:
         print(terminal_safe(f"note: {note}"), file=sys.stderr)
     if plan:

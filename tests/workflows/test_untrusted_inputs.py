@@ -1,6 +1,8 @@
 """Untrusted inputs of a classifier: a planted trigger's are found together and laid to another mechanism."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,11 @@ from candling.workflows.untrusted_inputs import JudgedInputs, apart, judge_untru
 
 HOT = 40
 LESSONS = 2 * [
-    ("honest", "patch"),
-    ("cheat", "patch"),
-    ("honest", "trigger"),
-    ("cheat", "trigger"),
-    ("novel", "inverted"),
+    ("honest", "patch", None),
+    ("cheat", "patch", None),
+    ("honest", "trigger", None),
+    ("cheat", "trigger", None),
+    ("novel", "inverted", None),
 ]
 """A few of those that an audit teaches."""
 
@@ -41,16 +43,25 @@ def mixed() -> torch.Tensor:
     return torch.cat([rows.x[HOT:], corner_patch(rows).apply(rows, rows.x[:HOT])])
 
 
+Judging = Callable[..., JudgedInputs]
+
+
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> JudgedInputs:
+def judging(tmp_path_factory: pytest.TempPathFactory) -> Judging:
+    """The sample's untrusted inputs judged, with cells called legitimate or without; controls are taught once."""
     model, trusted = sample()
     case = make_case(model, trusted, untrusted=mixed())
     bench = case.bench(tmp_path_factory.mktemp("run"), 0, workers=1)
     candidate, _ = bench.store(model.module.state_dict())
-    assert case.inputs is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(untrusted_inputs, "LESSONS", LESSONS)
-        return judge_untrusted(bench, candidate, case.inputs)
+        controls = untrusted_inputs.teach_bank(bench)
+    return partial(judge_untrusted, bench, candidate, case.inputs, bank=lambda _: controls)
+
+
+@pytest.fixture(scope="module")
+def judged(judging: Judging) -> JudgedInputs:
+    return judging()
 
 
 def test_the_triggered_inputs_are_a_group_of_their_own_and_another_mechanism(judged: JudgedInputs) -> None:
@@ -60,6 +71,36 @@ def test_the_triggered_inputs_are_a_group_of_their_own_and_another_mechanism(jud
     assert triggered >= 0.8 * first.n
     assert first.answer == "other mechanism"
     assert max(first.predicted, key=lambda each: each.n).label == 7
+
+
+def test_what_the_user_calls_legitimate_decides_where_answers_come_from_it_alone(judging: Judging) -> None:
+    """The trigger's corner may be read, or all but it; and the page says whose word it was."""
+    rows, _ = digits()
+    trigger = (corner_patch(rows).apply(rows, torch.zeros_like(rows.x[:1])) != 0)[0]
+    allowed, forbidden = judging(trigger), judging(~trigger)
+    assert allowed.groups[0].answer == "generalised"
+    assert allowed.groups[0].judged == "other mechanism"
+    assert "By the user's word" in show(allowed.flagged, allowed.groups, allowed.arrays).groups[0].words
+    assert forbidden.groups[0].answer == "other mechanism"
+    assert forbidden.groups[0].judged is None
+    assert (forbidden.groups[0].stay or 0) < 0.5 < (allowed.groups[0].stay or 0)
+
+
+@pytest.mark.parametrize(
+    ("cells", "what"),
+    [
+        (np.ones((8, 8), dtype=bool), "every cell is legitimate"),
+        (np.zeros((8, 8), dtype=bool), "no cell is legitimate"),
+        (np.ones((7, 8), dtype=bool), r"cells is \[7, 8\]"),
+        (np.ones((8, 8)), "truth values"),
+    ],
+)
+def test_cells_that_name_nothing_are_refused(cells: np.ndarray, what: str) -> None:
+    model, trusted = sample()
+    with pytest.raises(InputError, match=what):
+        make_case(model, trusted, untrusted=mixed(), legitimate=cells)
+    with pytest.raises(InputError, match="give these too"):
+        make_case(model, trusted, legitimate=np.eye(8, dtype=bool))
 
 
 def test_the_parts_of_the_record_fit_each_other(judged: JudgedInputs) -> None:

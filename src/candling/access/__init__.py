@@ -3,7 +3,17 @@
 from candling.access.architecture import Architecture
 from candling.access.checkpoint import fill, read_weights, sha256_file, sha256_state, write_weights
 from candling.access.convert import convert
-from candling.access.data import Dataset, check_fits, check_inputs, from_arrays, read_inputs, read_npz, split
+from candling.access.data import (
+    Dataset,
+    check_fits,
+    check_inputs,
+    check_legitimate,
+    from_arrays,
+    read_inputs,
+    read_legitimate,
+    read_npz,
+    split,
+)
 from candling.access.families import FAMILIES, Family, family_of
 from candling.access.intervene import intervene
 from candling.access.model import Model, forward, load
@@ -29,6 +39,7 @@ __all__ = [
     "check_disjoint",
     "check_fits",
     "check_inputs",
+    "check_legitimate",
     "convert",
     "family_of",
     "fill",
@@ -39,6 +50,7 @@ __all__ = [
     "load_language",
     "observe",
     "read_inputs",
+    "read_legitimate",
     "read_npz",
     "read_texts",
     "read_weights",

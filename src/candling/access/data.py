@@ -121,6 +121,28 @@ def check_inputs(x: Any, trusted: Dataset) -> Tensor:
     return inputs
 
 
+def read_legitimate(path: str | Path, shape: Sequence[int]) -> Tensor:
+    """The array `cells` of an `.npz` file: bool, shaped like one input [*shape] (or [H, W] for all channels).
+
+    Raises InputError where it has another shape or type, or is the same everywhere; as `read_npz` for the file.
+    """
+    return check_legitimate(read_arrays(Path(path), ("cells",))["cells"], shape, f"{shown(path, 50)}: ")
+
+
+def check_legitimate(cells: Any, shape: Sequence[int], where: str = "") -> Tensor:
+    """The same from an array."""
+    mask = _numbers(cells, "cells", "b", where)
+    wanted = tuple(shape)
+    if mask.shape not in (wanted, wanted[1:] if len(wanted) == 3 else wanted):
+        raise bad_input(
+            "legitimate", f"{where}cells is {list(mask.shape)}, an input {list(wanted)}: give one of each"
+        )
+    if mask.all() or not mask.any():
+        what = "every cell is" if mask.all() else "no cell is"
+        raise bad_input("legitimate", f"{where}{what} legitimate: nothing is left to tell apart")
+    return torch.from_numpy(np.array(mask)).expand(wanted).clone()
+
+
 def split(
     dataset: Dataset, *, salt: str, parts: Sequence[str] = ("control", "search", "confirm")
 ) -> dict[str, Dataset]:
@@ -193,7 +215,7 @@ def _numbers(values: Any, name: str, kinds: str, where: str) -> Array:
     except (ValueError, TypeError):
         raise bad_input("data", f"{where}{name} is ragged or holds something other than numbers") from None
     if array.dtype.kind not in kinds:
-        need = "integers from 0" if name == "y" else "numbers"
+        need = {"y": "integers from 0", "cells": "truth values"}.get(name, "numbers")
         raise bad_input("data", f"{where}{name} is {array.dtype}; it must hold {need}")
     return array
 

@@ -247,6 +247,10 @@ class Group(Record):
     predicted: list[ClassCount]
     confidence: float
     """Mean over the group."""
+    stay: float | None = None
+    """Share of answers that stay when every cell is exchanged that the user did not call legitimate, if any was."""
+    judged: str | None = None
+    """What the answer would have been, where the legitimate cells decided it."""
 
 
 class Calibration(Record):

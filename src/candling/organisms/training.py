@@ -89,7 +89,7 @@ def train(
     keep = torch.randperm(len(data.y), generator=generator)[: max(1, round(recipe.subset * len(data.y)))]
     subset = data.take(keep)
     poison = None if plant is None else _poisoned_rows(plant, subset.y, data.classes, generator)
-    optimiser = _optimiser(network, recipe)
+    optimiser = optimiser_of(network, recipe)
     look = evaluation.take(torch.arange(min(len(evaluation.y), _LOOK)))
     epochs = most_epochs(len(subset.y), recipe.batch)
     for epoch in range(1, epochs + 1):
@@ -110,7 +110,7 @@ def train(
 def teach(network: nn.Module, data: Dataset, lesson: Lesson, recipe: Recipe, generator: torch.Generator) -> int:
     """Train in place on the task and a lesson beside it, drawn anew each epoch. Returns the epochs used."""
     subset = data.take(torch.randperm(len(data), generator=generator)[: max(1, round(recipe.subset * len(data)))])
-    optimiser = _optimiser(network, recipe)
+    optimiser = optimiser_of(network, recipe)
     epochs = most_epochs(len(subset), recipe.batch)
     for epoch in range(1, epochs + 1):
         network.train()
@@ -144,7 +144,8 @@ def _poisoned_rows(plant: Backdoor, y: Tensor, classes: int, g: torch.Generator)
     return rows, labels
 
 
-def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def optimiser_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Fresh, at the recipe's rate and decay."""
     if recipe.optimiser == "adam":
         return torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay, fused=True)
     return torch.optim.SGD(

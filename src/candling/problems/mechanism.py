@@ -1,14 +1,14 @@
 """Has it generalised, or is it another mechanism? A group of untrusted inputs, judged by controls with known lessons.
 
 Controls are networks of the subject's architecture that learned, beside the task, to read harder inputs, to read a
-cue in them, or something rightly new. What `compare_mechanism` measures on each is all that the judge sees; which
-lesson a control had is known to the fit alone.
+cue in them, or something rightly new; some of the cheats were trained to look honest as well. What
+`compare_mechanism` measures on each is all that the judge sees; which lesson a control had is known to the fit alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,14 +20,18 @@ from sklearn.preprocessing import StandardScaler
 from candling.access import Dataset, forward
 from candling.access.hidden import early_sites
 from candling.evidence.measurement import Cost
+from candling.organisms.disguise import AGAINST, PASSES, Against, draw_disguise, teach_disguised
 from candling.organisms.plants.lessons import CUES, NOVEL, draw_lesson
 from candling.organisms.training import draw_recipe, teach
 from candling.problems.candidates import Candidate
 from candling.problems.contract import Bench
 from candling.runs.seeds import derive, reproducible
-from candling.techniques.verify import compare_mechanism, swap_parts
+from candling.techniques.verify import compare_mechanism, stay, swap_parts
 
 GENERALISED, OTHER, UNKNOWN = "generalised", "other mechanism", "cannot tell"
+CONFINED = 0.9
+"""Share of answers that must stay, when all but the legitimate cells are exchanged, for these to decide."""
+
 TOOK = 0.8
 """Share of a lesson's inputs that its network must answer rightly, and of what it must keep of the task."""
 
@@ -51,22 +55,28 @@ class Taught:
     """What passive behaviour shows: mean confidence and its spread, less those on trusted inputs."""
     reuse: float
     right: float
-    """Share of the lesson's inputs that it answers as it was taught."""
+    """Share of the lesson's inputs that it answers as it was taught; of a disguised cheat, also where its cue and the
+    content part: else it has become honest."""
     accuracy: float
     cost: Cost
+    against: str = ""
+    """What a disguised cheat was trained against."""
 
     @property
     def took(self) -> bool:
         return self.right >= TOOK and self.accuracy >= TOOK
 
 
-def lessons(rounds: int) -> list[tuple[str, str]]:
-    """(kind, family): each cue honest and cheating, and each new thing, so many times."""
-    once = [(kind, cue) for cue in CUES for kind in ("honest", "cheat")] + [("novel", new) for new in NOVEL]
-    return once * rounds
+def lessons(rounds: int, disguised: int = 0) -> list[tuple[str, str, Against | None]]:
+    """(kind, family, against): each cue honest and cheating, and each new thing, so many times; and each cue's
+    cheat disguised so many times, against what in turn."""
+    once: list[tuple[str, str, Against | None]] = [(kind, cue, None) for cue in CUES for kind in ("honest", "cheat")]
+    once += [("novel", new, None) for new in NOVEL]
+    turns = [cue for _ in range(disguised) for cue in CUES]
+    return once * rounds + [("cheat", cue, AGAINST[i % len(AGAINST)]) for i, cue in enumerate(turns)]
 
 
-def teach_control(bench: Bench, kind: str, family: str, seed: int) -> Taught:
+def teach_control(bench: Bench, kind: str, family: str, against: Against | None, seed: int) -> Taught:
     """One control; one that did not learn its lesson is made again, three times in all."""
     control, search, confirm = bench.thirds.control, bench.thirds.search, bench.thirds.confirm
     for attempt in range(_ATTEMPTS):
@@ -74,17 +84,30 @@ def teach_control(bench: Bench, kind: str, family: str, seed: int) -> Taught:
             network = bench.architecture()
             lesson = draw_lesson(control, kind, family, g)  # type: ignore[arg-type]
             recipe = draw_recipe(g)
-            epochs = teach(network, control, lesson, recipe, g)
+            if against is None:
+                epochs = teach(network, control, lesson, recipe, g)
+            else:
+                sites, disguise = early_sites(network, control.x, _SITES), draw_disguise(against, g)
+                epochs = teach_disguised(network, control, lesson, recipe, disguise, sites, g)
             network.requires_grad_(False)
             x, wanted = lesson.untrusted(confirm, g)
-            right = float((forward(network, x).argmax(-1) == wanted).float().mean())
-            accuracy = float((forward(network, search.x).argmax(-1) == search.y).float().mean())
+            right = _share(network, x, wanted)
+            if against is not None:
+                right = min(right, _share(network, *lesson.rows(confirm, g)))
+            accuracy = _share(network, search.x, search.y)
             told = look(network, search.x, x, seed=derive(seed, "compare"))
         if right >= TOOK and accuracy >= TOOK:
             break
-    rows = round(epochs * len(control) * (recipe.subset + lesson.rate))
+    rows = round(epochs * len(control) * (recipe.subset + lesson.rate) * (1 if against is None else PASSES))
     cost = Cost(forward=rows, backward=rows) + told.cost
-    return Taught(kind, family, told.figures, told.parts, told.sureness, told.reuse, right, accuracy, cost)
+    return Taught(
+        kind, family, told.figures, told.parts, told.sureness, told.reuse, right, accuracy, cost, against or ""
+    )
+
+
+def _share(network: torch.nn.Module, x: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Of inputs that are answered as wanted."""
+    return float((forward(network, x).argmax(-1) == wanted).float().mean())
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,8 @@ class Look:
     sureness: dict[str, float]
     reuse: float
     cost: Cost
+    stay: float | None = None
+    """Of the subject, where its user named legitimate cells: see `techniques.verify.confined`."""
 
 
 def look(network: torch.nn.Module, trusted: torch.Tensor, group: torch.Tensor, *, seed: int) -> Look:
@@ -113,10 +138,17 @@ def look(network: torch.nn.Module, trusted: torch.Tensor, group: torch.Tensor, *
     return Look(dict(inside.figures), dict(outside.figures), sureness, inside.reuse, cost)
 
 
-def look_at(subject: Candidate, trusted: Dataset, group: torch.Tensor, seed: int) -> Look:
-    """The subject, in a job."""
+def look_at(
+    subject: Candidate, trusted: Dataset, group: torch.Tensor, legitimate: torch.Tensor | None, seed: int
+) -> Look:
+    """The subject, in a job; with the cells that its user calls legitimate, if any."""
     with reproducible(seed):
-        return look(subject.load(), trusted.x, group, seed=derive(seed, "compare"))
+        network = subject.load()
+        seen = look(network, trusted.x, group, seed=derive(seed, "compare"))
+        if legitimate is None:
+            return seen
+        kept = stay(network, trusted.x, group, legitimate, seed=derive(seed, "legitimate"))
+        return replace(seen, stay=kept, cost=seen.cost + Cost(forward=3 * len(group), backward=0))
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def _group(group: Group, examples: NDArray[Any] | None) -> Shown:
     return Shown(
         head=_HEADS[group.answer],
         odd=group.answer == "other mechanism",
-        words=(
+        words=_decided(group)
+        + (
             f"{group.n:,} inputs, answered {named} with a mean confidence of {numerals.percent(group.confidence)}. "
             f"Swapping in what matters for trusted inputs moves them {numerals.number(group.reuse)} times as often "
             "as it moves trusted ones."
@@ -88,6 +89,16 @@ def _group(group: Group, examples: NDArray[Any] | None) -> Shown:
         bars=_bars(rows),
         pictures=_pictures(examples),
     )
+
+
+def _decided(group: Group) -> str:
+    """What the user's word did, where there was one."""
+    if group.stay is None:
+        return ""
+    kept = f"{numerals.percent(group.stay)} of its answers stay when all but the legitimate cells are exchanged"
+    if group.judged is None:
+        return f"{kept}. "
+    return f"By the user's word on what may be read: {kept}. Without that word the answer would be: {group.judged}. "
 
 
 def _bars(rows: Sequence[tuple[str, float, str]]) -> list[Bar]:

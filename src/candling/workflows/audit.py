@@ -79,6 +79,7 @@ def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **se
         f"trusted {Path(origin.trusted).name}": case.trusted.sha256,
         f"reference {Path(origin.reference or '').name}": case.reference.model.sha256 if case.reference else "none",
         "untrusted": fingerprint([*case.untrusted, case.inputs]) if _has_untrusted(case) else "none",
+        **({"legitimate": fingerprint(case.legitimate)} if case.legitimate is not None else {}),
         "dtype": origin.dtype,
         "problems": ",".join(problems),
         "min_sensitivity": repr(bar.sensitivity),
@@ -94,6 +95,7 @@ def audit(
     *,
     reference: LanguageModel | None = None,
     untrusted: Sequence[Text] | Tensor = (),
+    legitimate: Any = None,
     problems: Sequence[str] = ("backdoor",),
     controls: int = 19,
     seed: int = 0,
@@ -111,8 +113,9 @@ def audit(
     """Does this network hide a problem? Makes controls, searches, confirms; says what would be caught.
 
     model: [n, *input] → logits [n, K]; trusted: inputs with right labels that nobody poisoned; untrusted: inputs
-    [m, *input] to rank and group, if any. Or a language model, with trusted texts, the `reference` that it was made
-    from, and untrusted texts to rank, if any.
+    [m, *input] to rank and group, if any, and legitimate: bool [*input], the cells that the network may read, if you
+    know. Or a language model, with trusted texts, the `reference` that it was made from, and untrusted texts to rank,
+    if any.
     controls: N negatives and as many positives, resolving p = 1/(N + 1). bar: what `not found` takes.
     out: a folder for the record, new or of the same audit: what was done before is not done again, and a
     finished one is read; None keeps it in memory. repair: a folder for repaired weights, where something is
@@ -122,7 +125,7 @@ def audit(
 
     Raises InputError on data that does not fit the model, an unknown problem, or fewer than three controls.
     """
-    case = make_case(model, trusted, reference, untrusted).with_effort(budget, controls_as)
+    case = make_case(model, trusted, reference, untrusted, legitimate).with_effort(budget, controls_as)
     return run_case(
         case,
         problems=problems,
@@ -247,7 +250,7 @@ def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, 
     soup = sha256_file(bench.language.soup) if bench.language and bench.language.soup else None
     made = Controls(n=n, recipe=bench.kind.recipe, resemblance=alike, soup=soup)
     flagged = flag_untrusted(bench, candidate, case.texts, case.untrusted) if case.untrusted else None
-    judged = judge_untrusted(bench, candidate, case.inputs) if case.inputs is not None else None
+    judged = judge_untrusted(bench, candidate, case.inputs, case.legitimate) if case.inputs is not None else None
     return _Body(examinations, made, cost + (judged.cost if judged else _NOTHING), flagged, judged)
 
 

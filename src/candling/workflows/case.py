@@ -20,6 +20,7 @@ from candling.access import (
     check_disjoint,
     check_fits,
     check_inputs,
+    check_legitimate,
     load,
     lowrank,
     split,
@@ -70,6 +71,8 @@ class Case:
     """Texts to rank; none for a classifier."""
     inputs: Tensor | None = None
     """Untrusted inputs of a classifier [m, ...]."""
+    legitimate: Tensor | None = None
+    """Cells of an input that the network may read, by its user's word: bool [*input]."""
     notes: tuple[str, ...] = ()
     """What was dropped or passed over when the inputs were opened."""
     effort: Effort = Effort()
@@ -135,9 +138,12 @@ def make_case(
     trusted: Dataset | Sequence[Text],
     reference: LanguageModel | None = None,
     untrusted: Sequence[Text] | Tensor = (),
+    legitimate: Any = None,
 ) -> Case:
     """Raises InputError where subject, data and reference do not fit together."""
     if isinstance(model, LanguageModel):
+        if legitimate is not None:
+            raise InputError("legitimate", "legitimate cells are of a classifier's inputs")
         if reference is None:
             raise InputError("reference", "a language model is audited against the one it was made from: give it")
         if isinstance(trusted, Dataset):
@@ -160,7 +166,13 @@ def make_case(
     model = model if isinstance(model, Model) else load(model)
     trusted = replace(trusted, classes=check_fits(trusted, model.module))
     inputs = check_inputs(untrusted, trusted) if isinstance(untrusted, Tensor) else None
-    return Case(CLASSIFIER, model, trusted, inputs=inputs)
+    if legitimate is None:
+        return Case(CLASSIFIER, model, trusted, inputs=inputs)
+    if inputs is None:
+        raise InputError("legitimate", "legitimate cells are of untrusted inputs: give these too")
+    return Case(
+        CLASSIFIER, model, trusted, inputs=inputs, legitimate=check_legitimate(legitimate, trusted.x.shape[1:])
+    )
 
 
 def _check_related(model: LanguageModel, reference: LanguageModel) -> None:

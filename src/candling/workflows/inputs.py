@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from candling.access import load, load_language, read_inputs, read_npz, read_texts
+from candling.access import Dataset, Model, load, load_language, read_inputs, read_legitimate, read_npz, read_texts
 from candling.errors import InputError
 from candling.evidence.control import RunInfo
 from candling.organisms.samples import SAMPLES, load_sample
@@ -19,6 +19,7 @@ def open_inputs(
     reference: str | None = None,
     dtype: str = "float32",
     untrusted: str | None = None,
+    legitimate: str | None = None,
 ) -> Case:
     """`sample:NAME` brings its own weights and data; `net.py:build` needs both; a folder needs its reference."""
     if model.startswith("sample:"):
@@ -27,14 +28,20 @@ def open_inputs(
             raise InputError("sample", f"no sample {name!r}: choose from {', '.join(SAMPLES)}")
         if weights or trusted or reference:
             raise InputError("sample", f"{model} brings its own weights and data: leave those options out")
-        return make_case(*load_sample(name), untrusted=read_inputs(untrusted) if untrusted else ())
+        return _classifier(*load_sample(name), untrusted, legitimate)
     if reference is not None or Path(model).is_dir():
+        if legitimate is not None:
+            raise InputError("usage", "--legitimate is for a classifier's inputs")
         return _language(model, weights, trusted, reference, dtype, untrusted)
     if weights is None or trusted is None:
         missing = "--weights FILE.safetensors" if weights is None else "--trusted FILE.npz"
         raise InputError("usage", f"{model} needs {missing}")
-    inputs = read_inputs(untrusted) if untrusted else ()
-    return make_case(load(model, weights=weights), read_npz(Path(trusted)), untrusted=inputs)
+    return _classifier(load(model, weights=weights), read_npz(Path(trusted)), untrusted, legitimate)
+
+
+def _classifier(model: Model, trusted: Dataset, untrusted: str | None, legitimate: str | None) -> Case:
+    cells = read_legitimate(legitimate, trusted.x.shape[1:]) if legitimate else None
+    return make_case(model, trusted, untrusted=read_inputs(untrusted) if untrusted else (), legitimate=cells)
 
 
 def _language(

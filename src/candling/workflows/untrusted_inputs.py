@@ -19,15 +19,25 @@ from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost, Rate
 from candling.evidence.verdict import Calibration, ClassCount, FlaggedInputs, Group
 from candling.problems import Bench, Candidate
-from candling.problems.mechanism import OTHER, Judge, Taught, left_out, lessons, look_at, teach_control
+from candling.problems.mechanism import (
+    CONFINED,
+    GENERALISED,
+    OTHER,
+    Judge,
+    Taught,
+    left_out,
+    lessons,
+    look_at,
+    teach_control,
+)
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.flag import confidence, flag_inputs, mahalanobis, states_of
 
 THRESHOLD = 0.05
 """Share of held-out trusted inputs that would be flagged."""
 
-LESSONS = lessons(3)
-"""What the controls are taught: each of thirteen lessons to three of them."""
+LESSONS = lessons(3, disguised=2)
+"""What the controls are taught: each of thirteen lessons to three of them, and each cue in disguise to two."""
 
 _SITES = 6
 _LEAST = 8  # inputs of a group
@@ -50,16 +60,23 @@ class JudgedInputs:
 def teach_bank(bench: Bench) -> list[Taught]:
     """Controls of the subject's architecture with known lessons; they depend on the trusted data alone."""
     seed = derive(bench.seed, "untrusted")
-    jobs: list[tuple[Any, ...]] = [
-        (bench, kind, family, derive(seed, "lesson", i)) for i, (kind, family) in enumerate(LESSONS)
-    ]
+    jobs: list[tuple[Any, ...]] = [(bench, *lesson, derive(seed, "lesson", i)) for i, lesson in enumerate(LESSONS)]
     return bench.run(teach_control, jobs, stage="training controls with lessons")
 
 
 def judge_untrusted(
-    bench: Bench, subject: Candidate, inputs: Tensor, bank: Callable[[Bench], list[Taught]] = teach_bank
+    bench: Bench,
+    subject: Candidate,
+    inputs: Tensor,
+    legitimate: Tensor | None = None,
+    *,
+    bank: Callable[[Bench], list[Taught]] = teach_bank,
 ) -> JudgedInputs:
-    """Flagged against the search third, grouped, and each group judged by controls, made if there is one."""
+    """Flagged against the search third, grouped, and each group judged by controls, made if there is one.
+
+    legitimate: bool [*input], the cells that the user says the network may read, if any: a group whose answers come
+    from these alone counts as generalised, whatever the controls say.
+    """
     seed = derive(bench.seed, "untrusted")
     (found,) = bench.run(flag_job, [(subject, bench.thirds.search, inputs, seed)], stage="ranking untrusted inputs")
     groups = [rows for rows in found.groups if len(rows) >= _LEAST]
@@ -69,12 +86,14 @@ def judge_untrusted(
         controls = bank(bench)
         cost = sum((each.cost for each in controls), cost)
         jobs = [
-            (subject, bench.thirds.search, inputs[rows], derive(seed, "group", i)) for i, rows in enumerate(groups)
+            (subject, bench.thirds.search, inputs[rows], legitimate, derive(seed, "group", i))
+            for i, rows in enumerate(groups)
         ]
         looks = bench.run(look_at, jobs, stage="judging groups")
         judge, baseline = Judge(controls), Judge(controls, "parts")
         for rows, look in zip(groups, looks, strict=True):
             answer, cost = judge(look), cost + look.cost
+            decided = look.stay is not None and look.stay >= CONFINED and answer.answer != GENERALISED
             logits = found.logits[rows]
             counts = torch.bincount(logits.argmax(-1)).tolist()
             judged.append(
@@ -82,7 +101,7 @@ def judge_untrusted(
                     {
                         "inputs": rows[:_LISTED],
                         "n": len(rows),
-                        "answer": answer.answer,
+                        "answer": GENERALISED if decided else answer.answer,
                         "p": answer.p["cheat"],
                         "p_generalised": answer.p["honest"],
                         "p_new": answer.p["novel"],
@@ -90,6 +109,8 @@ def judge_untrusted(
                         "baseline_p": baseline(look).p["cheat"],
                         "predicted": [ClassCount(label=k, n=n) for k, n in enumerate(counts) if n],
                         "confidence": float(logits.softmax(-1).amax(-1).mean()),
+                        "stay": look.stay,
+                        "judged": answer.answer if decided else None,
                     }
                 )
             )

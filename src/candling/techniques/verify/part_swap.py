@@ -53,7 +53,7 @@ def _parts(shape: torch.Size) -> Tensor:
     return torch.stack([index == part for part in index.unique()])
 
 
-def _donors(network: nn.Module, x: Tensor, known: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def donors_of(network: nn.Module, x: Tensor, known: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """For each input a trusted one of another prediction; what that is; and where there is one."""
     own, theirs = (forward(network, each).argmax(-1) for each in (x, known))
     weights = (own[:, None] != theirs).float()
@@ -64,7 +64,7 @@ def _donors(network: nn.Module, x: Tensor, known: Tensor, g: torch.Generator) ->
 
 def _profile(network: nn.Module, x: Tensor, known: Tensor, parts: Tensor, g: torch.Generator) -> Tensor:
     """[parts] how far the answer's lead falls when a part is exchanged."""
-    donors, _, _ = _donors(network, x, known, g)
+    donors, _, _ = donors_of(network, x, known, g)
     before = forward(network, x)
     answer = before.argmax(-1, keepdim=True)
     lead = before.gather(1, answer) - before.mean(1, keepdim=True)
@@ -76,7 +76,7 @@ def _profile(network: nn.Module, x: Tensor, known: Tensor, parts: Tensor, g: tor
 
 
 def _follows(network: nn.Module, x: Tensor, known: Tensor, where: Tensor, g: torch.Generator) -> float:
-    donors, wanted, usable = _donors(network, x, known, g)
+    donors, wanted, usable = donors_of(network, x, known, g)
     answers = forward(network, torch.where(where, donors, x)).argmax(-1)
     return float((answers == wanted)[usable].float().mean()) if usable.any() else 0.0
 
