@@ -6,8 +6,8 @@ import pytest
 import torch
 from languages import SETTINGS, VOCABULARY, network
 
-from candling.access import Decoder, family_of, observe
-from candling.access.dissect import LAYOUTS, dissect
+from candling.access import FAMILIES, Decoder, family_of, observe
+from candling.access.dissect import dissect
 from candling.errors import InputError
 
 KINDS = sorted(SETTINGS)
@@ -34,7 +34,7 @@ def test_parts_are_what_the_network_computes_on_the_way(kind: str) -> None:
     whole = decoder(kind)
     anatomy, family = dissect(whole).anatomy, whole.family
     tokens = torch.randint(VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(2))
-    sites = [f"{family.blocks}.1.{family.attention}", f"{family.blocks}.0"]
+    sites = [f"{family.blocks}.1.{family.layout.attention}", f"{family.blocks}.0"]
     seen = observe(whole, tokens, sites).activations
     block = anatomy.blocks[1]
     x = anatomy.blocks[0](anatomy.embed(tokens))
@@ -50,9 +50,9 @@ def test_parts_are_what_the_network_computes_on_the_way(kind: str) -> None:
 def test_a_table_that_does_not_fit_is_refused() -> None:
     whole = decoder("gpt_neox")
     with pytest.raises(InputError, match="differ by"):
-        dissect(whole, replace(LAYOUTS["gpt_neox"], by_head=False))
+        dissect(whole, replace(FAMILIES["gpt_neox"].layout, by_head=False))
     with pytest.raises(InputError, match="does not fit"):
-        dissect(whole, LAYOUTS["gpt2"])
+        dissect(whole, FAMILIES["gpt2"].layout)
 
 
 def test_nothing_of_the_network_is_copied_or_moved() -> None:

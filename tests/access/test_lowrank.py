@@ -61,7 +61,7 @@ def test_a_fresh_view_computes_what_its_base_does(base: Decoder) -> None:
 
 
 def test_every_linear_map_of_the_blocks_and_nothing_else_is_adapted(base: Decoder) -> None:
-    inside = {f"{base.family.blocks}.0.{name}" for name in (base.family.attention_output, base.family.mlp_output)}
+    inside = {f"{base.family.blocks}.0.{name}" for name in (base.layout.attention_output, base.layout.down)}
     paths = set(lowrank.adapted_maps(base))
     assert inside <= paths
     assert base.family.unembedding not in paths

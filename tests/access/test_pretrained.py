@@ -99,14 +99,14 @@ def test_the_table_names_the_parts(folders: dict[str, Path], kind: str) -> None:
     family, module = loaded.family, loaded.model.module
     block = f"{family.blocks}.1"
     places = {
-        name: f"{block}.{getattr(family, name)}" for name in ("attention", "attention_output", "mlp", "mlp_output")
+        name: f"{block}.{getattr(family.layout, name)}" for name in ("attention", "attention_output", "mlp", "down")
     }
     sites = [f"{family.blocks}.0", block, family.final_norm, family.embedding, family.unembedding, *places.values()]
     seen = observe(module, IDS, sites).activations
     added = seen[block] - seen[f"{family.blocks}.0"]
     assert torch.allclose(added, seen[places["attention"]] + seen[places["mlp"]], atol=1e-5)
     assert torch.equal(seen[places["attention"]], seen[places["attention_output"]])
-    assert torch.equal(seen[places["mlp"]], seen[places["mlp_output"]])
+    assert torch.equal(seen[places["mlp"]], seen[places["down"]])
     assert torch.equal(seen[family.unembedding], module(IDS))
     assert torch.equal(seen[family.embedding], module.get_submodule(family.embedding)(IDS))
 

@@ -96,14 +96,14 @@ def site(decoder: Decoder, part: Part, layer: int) -> tuple[str, bool, list[slic
     if part.name == "attn.head_out":
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         each = [slice(size * h, size * (h + 1)) for h in range(config.num_attention_heads)]
-        return f"{block}.{family.attention_output}", True, each
+        return f"{block}.{family.layout.attention_output}", True, each
     if part.name == "mlp.neurons":
-        return f"{block}.{family.mlp_output}", True, [slice(j, j + 1) for j in NEURONS[layer]]
+        return f"{block}.{family.layout.down}", True, [slice(j, j + 1) for j in NEURONS[layer]]
     return {
         "resid_pre": (block, True, whole),
         "resid_post": (block, False, whole),
-        "attn.out": (f"{block}.{family.attention}", False, whole),
-        "mlp.out": (f"{block}.{family.mlp}", False, whole),
+        "attn.out": (f"{block}.{family.layout.attention}", False, whole),
+        "mlp.out": (f"{block}.{family.layout.mlp}", False, whole),
     }[part.name]
 
 
@@ -165,7 +165,7 @@ def test_between_attention_and_mlp(kind: str) -> None:
                 value[:, place] = added[place]
                 return value
 
-            path = f"{decoder.family.blocks}.{layer}.{decoder.family.attention}"
+            path = f"{decoder.family.blocks}.{layer}.{decoder.family.layout.attention}"
             expected = hooked(decoder, path, change, clean[None], inward=False)[0]
             torch.testing.assert_close(result.logits[layer, 0, place], expected, atol=1e-5, rtol=1e-5)
 

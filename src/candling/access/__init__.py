@@ -16,10 +16,11 @@ from candling.access.data import (
 )
 from candling.access.families import FAMILIES, Family, family_of
 from candling.access.intervene import intervene
+from candling.access.layout import Layout, read_layout
 from candling.access.model import Model, forward, load
 from candling.access.observe import Observation, observe
 from candling.access.pretrained import Blueprint, Decoder, LanguageModel, load_language
-from candling.access.sites import sites
+from candling.access.sites import canonical_sites, sites
 from candling.access.texts import Text, Tokens, check_disjoint, read_texts, split_texts, tokenise
 from candling.access.tokenizer import Tokenizer
 
@@ -31,11 +32,13 @@ __all__ = [
     "Decoder",
     "Family",
     "LanguageModel",
+    "Layout",
     "Model",
     "Observation",
     "Text",
     "Tokenizer",
     "Tokens",
+    "canonical_sites",
     "check_disjoint",
     "check_fits",
     "check_inputs",
@@ -50,6 +53,7 @@ __all__ = [
     "load_language",
     "observe",
     "read_inputs",
+    "read_layout",
     "read_legitimate",
     "read_npz",
     "read_texts",

@@ -85,11 +85,11 @@ class Attention:
 
         start: in place of the first position, those of all rows int64 [L].
         """
-        return self._turned(self.query_norm(_by_head(x, self.query, self.query_bias)), start)
+        return self.turned(self.query_norm(_by_head(x, self.query, self.query_bias)), start)
 
     def keys(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
         """[..., L, d] → [..., K, L, e], turned"""
-        return self._turned(self.key_norm(_by_head(x, self.key, self.key_bias)), start)
+        return self.turned(self.key_norm(_by_head(x, self.key, self.key_bias)), start)
 
     def values(self, x: Tensor) -> Tensor:
         """[..., L, d] → [..., K, L, e]"""
@@ -132,7 +132,8 @@ class Attention:
     def __call__(self, x: Tensor) -> Tensor:
         return self.join(self.mixed(x))
 
-    def _turned(self, x: Tensor, start: int | Tensor) -> Tensor:
+    def turned(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
+        """[..., L, e] turned by their positions, from `start` on; as it is where nothing is turned."""
         if self.rotation is None:
             return x
         places = start if isinstance(start, Tensor) else torch.arange(start, start + x.shape[-2], device=x.device)

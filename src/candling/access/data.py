@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from candling.access.checkpoint import raw_bytes
+from candling.access.modes import undisturbed
 from candling.access.npz import Array, read_arrays
-from candling.access.passes import undisturbed
 from candling.access.wording import bad_input, shown
 
 MAX_CLASSES = 1_000_000

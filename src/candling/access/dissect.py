@@ -1,18 +1,21 @@
-"""Take a decoder apart by its family's table, and check the parts against the whole."""
+"""Take a decoder apart by a table of where it keeps its parts, and check the parts against the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu, relu, silu
 
-from candling.access.anatomy import MLP, Anatomy, Attention, Block, Norm, Rotation
-from candling.access.pretrained import Decoder
-from candling.access.wording import bad_input
+from candling.access.anatomy import MLP, Activation, Anatomy, Attention, Block, Norm, Rotation
+from candling.access.layout import Layout
+from candling.access.modes import undisturbed
+from candling.access.wording import bad_input, listed, shown
+from candling.errors import InputError
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 0.25, torch.float16: 0.05}
 """Most that logits of parts and whole may differ, by dtype; times the largest logit, if above 1."""
@@ -20,73 +23,13 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 0.25, tor
 CHECKED = (2, 16)
 """Rows and tokens on which parts and whole are compared."""
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a family keeps its parts. Paths below `blocks` are relative to a block."""
-
-    attention_norm: str
-    mlp_norm: str
-    attention_output: str
-    up: str
-    down: str
-    query: str = ""
-    key: str = ""
-    value: str = ""
-    fused: str = ""
-    """One map for queries, keys and values, in place of the three."""
-    by_head: bool = False
-    """Does the fused map hold query, key and value of one head after another? Else all queries come first."""
-    gate: str = ""
-    activation: str = "mlp.act_fn"
-    query_norm: str = ""
-    key_norm: str = ""
-    positions: str = ""
-    rotary: str = ""
-
-
-_LLAMA = Layout(
-    attention_norm="input_layernorm",
-    mlp_norm="post_attention_layernorm",
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    attention_output="self_attn.o_proj",
-    gate="mlp.gate_proj",
-    up="mlp.up_proj",
-    down="mlp.down_proj",
-    rotary="model.rotary_emb",
-)
-
-LAYOUTS: Mapping[str, Layout] = {
-    "gpt2": Layout(
-        attention_norm="ln_1",
-        mlp_norm="ln_2",
-        fused="attn.c_attn",
-        attention_output="attn.c_proj",
-        up="mlp.c_fc",
-        down="mlp.c_proj",
-        activation="mlp.act",
-        positions="transformer.wpe",
-    ),
-    "gpt_neox": Layout(
-        attention_norm="input_layernorm",
-        mlp_norm="post_attention_layernorm",
-        fused="attention.query_key_value",
-        by_head=True,
-        attention_output="attention.dense",
-        up="mlp.dense_h_to_4h",
-        down="mlp.dense_4h_to_h",
-        activation="mlp.act",
-        rotary="gpt_neox.rotary_emb",
-    ),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": Layout(
-        **{**vars(_LLAMA), "query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"},
-    ),
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": partial(gelu, approximate="tanh"),
+    "silu": silu,
 }
+"""Those that a table may name where the network has no submodule for its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,101 +40,179 @@ class Dissected:
 
 
 @torch.no_grad()
-def dissect(decoder: Decoder, layout: Layout | None = None) -> Dissected:
+def dissect(decoder: nn.Module, layout: Layout | None = None) -> Dissected:
     """The decoder's parts, after they gave its logits.
 
-    layout: the family's own unless given. Raises InputError where there is no table for the family, the
-    table does not fit the network, or the logits differ by more than TOLERANCE.
+    decoder: tokens int64 [n, L] → logits [n, L, V], in eval mode. layout: its family's own unless given. Raises
+    InputError where there is no table for it, the table does not fit the network, or the logits differ by more
+    than TOLERANCE.
     """
-    layout = layout or LAYOUTS.get(decoder.family.name)
-    if layout is None:
-        raise bad_input("family", f"no table says where {decoder.family.name} keeps its heads; give a Layout")
-    try:
-        anatomy = _anatomy(decoder, layout)
-    except (AttributeError, RuntimeError) as fault:
-        raise bad_input("family", f"the table of {decoder.family.name} does not fit the network: {fault}") from None
-    tokens = torch.randint(len(anatomy.embedding), CHECKED, generator=torch.Generator().manual_seed(0))
+    layout, name = layout_of(decoder, layout), named(decoder)
+    anatomy = anatomy_of(decoder, layout)
+    rows, count = CHECKED
+    count = count if anatomy.positions is None else min(count, len(anatomy.positions))
+    tokens = torch.randint(len(anatomy.embedding), (rows, count), generator=torch.Generator().manual_seed(0))
     tokens = tokens.to(anatomy.embedding.device)
-    whole, parts = decoder(tokens), anatomy(tokens)
+    try:
+        with undisturbed(decoder):
+            whole, parts = decoder(tokens), anatomy(tokens)
+    except (RuntimeError, TypeError, IndexError, ValueError) as fault:
+        raise _unfit(name, fault) from None
+    if not isinstance(whole, Tensor) or whole.shape != parts.shape:
+        gave = list(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__
+        raise bad_input("layout", f"{name} gives {gave} for tokens {list(tokens.shape)}, not {list(parts.shape)}")
     difference = float((whole - parts).abs().max())
     limit = TOLERANCE[whole.dtype] * max(1.0, float(whole.abs().max()))
     if not difference <= limit:
-        what = f"the parts of this {decoder.family.name} give logits that differ by {difference:.1e} from its own"
-        raise bad_input("family", f"{what} (at most {limit:.1e}); its table does not fit")
+        what = f"the parts of this {name} give logits that differ by {difference:.1e} from its own"
+        raise bad_input("layout", f"{what} (at most {limit:.1e}); its table does not fit")
     return Dissected(anatomy, difference)
 
 
-def _anatomy(decoder: Decoder, layout: Layout) -> Anatomy:
-    family, config = decoder.family, decoder.get_submodule(decoder.family.base).config
-    heads = int(config.num_attention_heads)  # type: ignore[union-attr, arg-type]
-    groups = int(getattr(config, "num_key_value_heads", None) or heads)
-    head = decoder.get_submodule(family.unembedding)
-    rotation = partial(_rotation, decoder.get_submodule(layout.rotary)) if layout.rotary else None
-    blocks: Any = decoder.get_submodule(family.blocks)
+def layout_of(module: nn.Module, layout: Layout | None = None) -> Layout:
+    """The one that is given, else the one that a `Decoder` brings. Raises InputError where there is none."""
+    own = layout or getattr(module, "layout", None)
+    if not isinstance(own, Layout):
+        raise bad_input("layout", f"no table says where {named(module)} keeps its heads; give a Layout")
+    return own
+
+
+def named(module: nn.Module) -> str:
+    """What an error calls a network."""
+    return shown(getattr(getattr(module, "family", None), "name", type(module).__name__))
+
+
+def anatomy_of(decoder: nn.Module, layout: Layout) -> Anatomy:
+    """The parts by a table, not yet compared with the whole. Raises InputError where it does not fit."""
+    try:
+        return _anatomy(decoder, layout)
+    except (AttributeError, RuntimeError, TypeError, ValueError, AssertionError) as fault:
+        raise _unfit(named(decoder), fault) from None
+
+
+def _unfit(name: str, fault: Exception) -> InputError:
+    return bad_input("layout", f"the table of {name} does not fit the network: {shown(fault, 90)}")
+
+
+def shape_of(decoder: nn.Module, layout: Layout) -> tuple[int, int]:
+    """How many heads and key-value heads. Raises InputError where neither table nor network says."""
+    config = next((part.config for part in decoder.modules() if hasattr(part, "config")), None)
+    heads: Any = layout.heads or getattr(config, "num_attention_heads", 0)
+    if not heads:
+        raise bad_input("layout", f"the table of {named(decoder)} lacks heads, and the network does not say")
+    groups: Any = layout.groups or (not layout.heads and getattr(config, "num_key_value_heads", None)) or heads
+    if heads % groups:
+        raise bad_input("layout", f"{groups} key-value heads do not divide {heads} heads")
+    return int(heads), int(groups)
+
+
+def _anatomy(decoder: nn.Module, layout: Layout) -> Anatomy:
+    head = _map(decoder.get_submodule(layout.unembedding))
+    shape, rotary = shape_of(decoder, layout), rotary_of(decoder, layout)
+    blocks: Any = decoder.get_submodule(layout.blocks)
     return Anatomy(
-        embedding=decoder.embedding,
-        blocks=tuple(
-            _block(block, layout, block.get_submodule(family.attention), (heads, groups), rotation)
-            for block in blocks
-        ),
-        final_norm=_norm(decoder.get_submodule(family.final_norm)),
-        unembedding=_map(head)[0],
-        unembedding_bias=_map(head)[1],
+        embedding=decoder.get_parameter(f"{layout.embedding}.weight"),
+        blocks=tuple(block_of(block, layout, shape, rotary) for block in blocks),
+        final_norm=norm_of(decoder, layout.final_norm),
+        unembedding=head[0],
+        unembedding_bias=head[1],
         positions=decoder.get_parameter(f"{layout.positions}.weight") if layout.positions else None,
     )
 
 
-def _block(
-    block: nn.Module, layout: Layout, own: nn.Module, heads: tuple[int, int], rotation: Rotation | None
-) -> Block:
-    query, key, value = _split(block, layout, *heads)
+def rotary_of(decoder: nn.Module, layout: Layout) -> nn.Module | None:
+    return decoder.get_submodule(layout.rotary) if layout.rotary else None
+
+
+def block_of(block: nn.Module, layout: Layout, shape: tuple[int, int], rotary: nn.Module | None) -> Block:
+    """One block's parts. Raises whatever a table that does not fit leads to."""
+    attention = attention_of(block, layout, shape, rotary)
+    return Block(
+        attention=attention,
+        attention_norm=norm_of(block, layout.attention_norm),
+        mlp=_mlp(block, layout) if layout.up else None,
+        mlp_norm=norm_of(block, layout.mlp_norm),
+        parallel=bool(getattr(block, "use_parallel_residual", layout.parallel)),
+    )
+
+
+def attention_of(block: nn.Module, layout: Layout, shape: tuple[int, int], rotary: nn.Module | None) -> Attention:
+    own = block.get_submodule(layout.attention) if layout.attention else block
     output, output_bias = _map(block.get_submodule(layout.attention_output))
-    count, size = heads[0], output.shape[1] // heads[0]
+    heads, size = shape[0], output.shape[1] // shape[0]
+    query, key, value = _split(block, layout, *shape)
+    scale: Any = getattr(own, "scaling", size**-0.5)
+    rotation: Rotation | None = partial(_turned, layout.rotary_base, size) if layout.rotary_base else None
+    return Attention(
+        query=query[0],
+        key=key[0],
+        value=value[0],
+        output=output.T.unflatten(0, (heads, size)),
+        scale=float(scale),
+        query_bias=query[1],
+        key_bias=key[1],
+        value_bias=value[1],
+        output_bias=output_bias,
+        query_norm=norm_of(block, layout.query_norm),
+        key_norm=norm_of(block, layout.key_norm),
+        rotation=rotation if rotary is None else partial(_rotation, rotary),
+        window=_window(own) or layout.window or None,
+    )
+
+
+def _mlp(block: nn.Module, layout: Layout) -> MLP:
     up, up_bias = _map(block.get_submodule(layout.up))
     down, down_bias = _map(block.get_submodule(layout.down))
     gate, gate_bias = _map(block.get_submodule(layout.gate)) if layout.gate else (None, None)
-    activation: Any = block.get_submodule(layout.activation)
-    return Block(
-        attention=Attention(
-            query=query[0],
-            key=key[0],
-            value=value[0],
-            output=output.T.unflatten(0, (count, size)),
-            scale=float(own.scaling),  # type: ignore[arg-type]
-            query_bias=query[1],
-            key_bias=key[1],
-            value_bias=value[1],
-            output_bias=output_bias,
-            query_norm=_norm(block.get_submodule(layout.query_norm)) if layout.query_norm else Norm(),
-            key_norm=_norm(block.get_submodule(layout.key_norm)) if layout.key_norm else Norm(),
-            rotation=rotation,
-            window=_window(own),
-        ),
-        attention_norm=_norm(block.get_submodule(layout.attention_norm)),
-        mlp=MLP(up, down, activation, gate, up_bias, down_bias, gate_bias),
-        mlp_norm=_norm(block.get_submodule(layout.mlp_norm)),
-        parallel=bool(getattr(block, "use_parallel_residual", False)),
-    )
+    return MLP(up, down, _activation(block, layout.activation), gate, up_bias, down_bias, gate_bias)
+
+
+def _activation(block: nn.Module, name: str) -> Activation:
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]
+    if not name:
+        raise bad_input("layout", f"the table lacks activation: a path, or one of {listed(list(ACTIVATIONS))}")
+    own: Any = block.get_submodule(name)
+    return own  # type: ignore[no-any-return]
 
 
 def _window(own: nn.Module) -> int | None:
     """A family either tells each attention its window or has one for all in its settings."""
-    given: Any = own.sliding_window if hasattr(own, "sliding_window") else getattr(own.config, "sliding_window", None)
+    if hasattr(own, "sliding_window"):
+        given: Any = own.sliding_window
+    else:
+        given = getattr(getattr(own, "config", None), "sliding_window", None)
     return None if given is None else int(given)
 
 
 def _split(block: nn.Module, layout: Layout, heads: int, groups: int) -> tuple[tuple[Tensor, Tensor | None], ...]:
     """Query, key and value maps: weights [H or K, e, d] and biases [H or K, e]."""
+    counts = (heads, groups, groups)
     if not layout.fused:
-        given = ((layout.query, heads), (layout.key, groups), (layout.value, groups))
+        given = zip((layout.query, layout.key, layout.value), counts, strict=True)
         return tuple(_headed(*_map(block.get_submodule(path)), count) for path, count in given)
     weight, bias = _map(block.get_submodule(layout.fused))
+    weights = split_fused(weight, layout, heads, groups, 0)
+    biases = (None,) * 3 if bias is None else split_fused(bias, layout, heads, groups, 0)
+    return tuple(zip(weights, biases, strict=True))
+
+
+def split_fused(fused: Tensor, layout: Layout, heads: int, groups: int, axis: int) -> tuple[Tensor, ...]:
+    """What a fused map holds along an axis, as queries, keys and values, that axis being split in [H or K, e]."""
     if layout.by_head:
-        parts = weight.unflatten(0, (heads, 3, -1)).unbind(1)
-        biases = (None,) * 3 if bias is None else bias.unflatten(0, (heads, 3, -1)).unbind(1)
-        return tuple(zip(parts, biases, strict=True))
-    biases = (None,) * 3 if bias is None else bias.chunk(3)
-    return tuple(_headed(own, its, heads) for own, its in zip(weight.chunk(3), biases, strict=True))
+        whole: Tensor = fused.unflatten(axis, (heads, 3, -1))
+        return whole.unbind(axis + 1 if axis >= 0 else axis - 1)
+    counts = (heads, groups, groups)
+    size = fused.shape[axis] // sum(counts)
+    parts = fused.split([count * size for count in counts], axis)
+    return tuple(part.unflatten(axis, (count, size)) for part, count in zip(parts, counts, strict=True))
+
+
+def join_fused(parts: Sequence[Tensor], layout: Layout) -> Tensor:
+    """Queries, keys and values [..., H or K, e] in the order in which the fused map gives them [..., (H + 2K)·e]"""
+    if layout.by_head:
+        return torch.stack(list(parts), -2).flatten(-3)
+    return torch.cat([part.flatten(-2) for part in parts], -1)
 
 
 def _headed(weight: Tensor, bias: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
@@ -205,15 +226,28 @@ def _map(module: nn.Module) -> tuple[Tensor, Tensor | None]:
     return weight if isinstance(module, nn.Linear) else weight.T, bias
 
 
-def _norm(module: nn.Module) -> Norm:
-    weight: Any = module.weight
-    centred = isinstance(module, nn.LayerNorm)
-    eps: Any = module.eps if centred else module.variance_epsilon
-    return Norm(weight, getattr(module, "bias", None), float(eps), centred)
+def norm_of(parent: nn.Module, path: str) -> Norm:
+    """LayerNorm, or else RMSNorm; none where there is no path."""
+    if not path:
+        return Norm()
+    module = parent.get_submodule(path)
+    weight: Any = getattr(module, "weight", None)
+    eps: Any = getattr(module, "eps", getattr(module, "variance_epsilon", None))
+    if eps is None:  # as torch's own RMSNorm has it
+        eps = torch.finfo(weight.dtype).eps
+    return Norm(weight, getattr(module, "bias", None), float(eps), isinstance(module, nn.LayerNorm))
 
 
-def _rotation(rotary: Callable[..., tuple[Tensor, Tensor]], positions: Tensor) -> tuple[Tensor, Tensor]:
+def _rotation(rotary: nn.Module, positions: Tensor) -> tuple[Tensor, Tensor]:
     """What the network's own module gives: it knows the settings' kinds of scaling."""
-    weight = next(iter(rotary.buffers()))  # type: ignore[attr-defined]
-    cosine, sine = rotary(weight, positions[None])
+    like = next(rotary.buffers(), torch.zeros(1, device=positions.device))
+    cosine, sine = rotary(like, positions[None])
     return cosine[0], sine[0]
+
+
+def _turned(base: float, size: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [L, e] as usual (2104.09864, equation 15, halves instead of neighbours)."""
+    steps = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size
+    angles = positions[:, None].float() * base**-steps
+    whole = torch.cat([angles, angles], -1)
+    return whole.cos(), whole.sin()

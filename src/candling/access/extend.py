@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from candling.access.anatomy import Anatomy
 from candling.access.continuations import Read
-from candling.access.dissect import LAYOUTS, dissect
+from candling.access.dissect import dissect
 from candling.access.lowrank import is_view
+from candling.access.modes import undisturbed
 from candling.access.observe import observe
-from candling.access.passes import undisturbed
 from candling.access.pretrained import Decoder
 
 VALUES = 1 << 25
@@ -83,9 +83,9 @@ def follow(decoder: Decoder, contexts: Tensor, vectors: Tensor, *, sites: Sequen
 
 
 def _continued(decoder: Decoder, contexts: Tensor, *, sites: Sequence[str] = ()) -> _Apart | _Cached:
-    """The fast way where the decoder can be taken apart and all sites are ends of blocks; else its own code."""
+    """The fast way where all sites are ends of blocks; else its own code."""
     ends = {f"{decoder.family.blocks}.{i}" for i in range(len(_blocks(decoder)))}
-    if decoder.family.name not in LAYOUTS or is_view(decoder) or not ends.issuperset(sites):
+    if is_view(decoder) or not ends.issuperset(sites):
         return _Cached(decoder, contexts)
     with undisturbed(decoder):
         anatomy = dissect(decoder).anatomy

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from candling.access.layout import Layout
 from candling.access.wording import bad_input, listed, shown
 
 _SHARED = (
@@ -19,7 +20,7 @@ _WINDOWED = (*_GROUPED, "use_sliding_window", "sliding_window", "max_window_laye
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of decoder. Paths are module paths; those below a block are relative to the block."""
+    """One kind of decoder."""
 
     name: str
     """`model_type` in config.json."""
@@ -30,17 +31,7 @@ class Family:
     """The keys of config.json that decide what is computed; no other reaches transformers."""
     base: str
     """The decoder without its head; files of a bare decoder leave this prefix out."""
-    blocks: str
-    """The list of blocks; block i is `blocks.i`."""
-    attention: str
-    attention_output: str
-    """The map from the heads' outputs to the residual stream."""
-    mlp: str
-    mlp_output: str
-    """The map from the hidden units to the residual stream."""
-    final_norm: str
-    embedding: str
-    unembedding: str
+    layout: Layout
     depth: str = "num_hidden_layers"
     """The setting that gives the number of blocks."""
     window: str = "max_position_embeddings"
@@ -50,6 +41,22 @@ class Family:
     renamed: tuple[tuple[str, str], ...] = ()
     """Starts of names as some files spell them, and as they are here."""
 
+    @property
+    def blocks(self) -> str:
+        return self.layout.blocks
+
+    @property
+    def embedding(self) -> str:
+        return self.layout.embedding
+
+    @property
+    def unembedding(self) -> str:
+        return self.layout.unembedding
+
+    @property
+    def final_norm(self) -> str:
+        return self.layout.final_norm
+
 
 _LLAMA = Family(
     name="llama",
@@ -57,20 +64,32 @@ _LLAMA = Family(
     config_class="LlamaConfig",
     settings=(*_GROUPED, "mlp_bias"),
     base="model",
-    blocks="model.layers",
-    attention="self_attn",
-    attention_output="self_attn.o_proj",
-    mlp="mlp",
-    mlp_output="mlp.down_proj",
-    final_norm="model.norm",
-    embedding="model.embed_tokens",
-    unembedding="lm_head",
+    layout=Layout(
+        blocks="model.layers",
+        embedding="model.embed_tokens",
+        unembedding="lm_head",
+        final_norm="model.norm",
+        attention="self_attn",
+        attention_norm="input_layernorm",
+        attention_output="self_attn.o_proj",
+        query="self_attn.q_proj",
+        key="self_attn.k_proj",
+        value="self_attn.v_proj",
+        mlp_norm="post_attention_layernorm",
+        mlp="mlp",
+        up="mlp.up_proj",
+        down="mlp.down_proj",
+        gate="mlp.gate_proj",
+        activation="mlp.act_fn",
+        rotary="model.rotary_emb",
+    ),
 )
 
 
-def _like_llama(name: str, stem: str, settings: tuple[str, ...]) -> Family:
+def _like_llama(name: str, stem: str, settings: tuple[str, ...], **layout: str) -> Family:
     model_class, config_class = f"{stem}ForCausalLM", f"{stem}Config"
-    return replace(_LLAMA, name=name, model_class=model_class, config_class=config_class, settings=settings)
+    family = replace(_LLAMA, name=name, model_class=model_class, config_class=config_class, settings=settings)
+    return replace(family, layout=replace(_LLAMA.layout, **layout))  # type: ignore[arg-type]
 
 
 FAMILIES = {
@@ -87,14 +106,22 @@ FAMILIES = {
                 *("tie_word_embeddings", "pad_token_id"),
             ),
             base="transformer",
-            blocks="transformer.h",
-            attention="attn",
-            attention_output="attn.c_proj",
-            mlp="mlp",
-            mlp_output="mlp.c_proj",
-            final_norm="transformer.ln_f",
-            embedding="transformer.wte",
-            unembedding="lm_head",
+            layout=Layout(
+                blocks="transformer.h",
+                embedding="transformer.wte",
+                unembedding="lm_head",
+                final_norm="transformer.ln_f",
+                attention="attn",
+                attention_norm="ln_1",
+                attention_output="attn.c_proj",
+                fused="attn.c_attn",
+                mlp_norm="ln_2",
+                mlp="mlp",
+                up="mlp.c_fc",
+                down="mlp.c_proj",
+                activation="mlp.act",
+                positions="transformer.wpe",
+            ),
             depth="n_layer",
             window="n_positions",
             constants=(".attn.bias", ".attn.masked_bias"),
@@ -109,21 +136,30 @@ FAMILIES = {
                 *("rotary_pct", "rotary_emb_base", "partial_rotary_factor"),
             ),
             base="gpt_neox",
-            blocks="gpt_neox.layers",
-            attention="attention",
-            attention_output="attention.dense",
-            mlp="mlp",
-            mlp_output="mlp.dense_4h_to_h",
-            final_norm="gpt_neox.final_layer_norm",
-            embedding="gpt_neox.embed_in",
-            unembedding="lm_head",
+            layout=Layout(
+                blocks="gpt_neox.layers",
+                embedding="gpt_neox.embed_in",
+                unembedding="lm_head",
+                final_norm="gpt_neox.final_layer_norm",
+                attention="attention",
+                attention_norm="input_layernorm",
+                attention_output="attention.dense",
+                fused="attention.query_key_value",
+                by_head=True,
+                mlp_norm="post_attention_layernorm",
+                mlp="mlp",
+                up="mlp.dense_h_to_4h",
+                down="mlp.dense_4h_to_h",
+                activation="mlp.act",
+                rotary="gpt_neox.rotary_emb",
+            ),
             constants=(".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq"),
             renamed=(("embed_out.", "lm_head."),),
         ),
         _LLAMA,
         _like_llama("mistral", "Mistral", (*_GROUPED, "sliding_window")),
         _like_llama("qwen2", "Qwen2", _WINDOWED),
-        _like_llama("qwen3", "Qwen3", _WINDOWED),
+        _like_llama("qwen3", "Qwen3", _WINDOWED, query_norm="self_attn.q_norm", key_norm="self_attn.k_norm"),
     )
 }
 

@@ -6,21 +6,35 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from candling.access.passes import Tap, run
+from candling.access.canonical import Tap
+from candling.access.fits import ready
+from candling.access.layout import Layout
+from candling.access.passes import run
 from candling.access.wording import bad_input, shown
 
 Change = Callable[[Tensor], Tensor]
 """A site's output to what replaces it, of the same shape and dtype."""
 
 
-def intervene(module: nn.Module, inputs: Tensor, edits: Mapping[str, Change], *, grad: bool = False) -> Tensor:
-    """Logits of `module` on `inputs` [n, ...] in eval mode, with each site's output replaced by its edit.
+def intervene(
+    module: nn.Module,
+    inputs: Tensor,
+    edits: Mapping[str, Change],
+    *,
+    grad: bool = False,
+    layout: Layout | None = None,
+) -> Tensor:
+    """Logits of `module` on `inputs` [n, ...] in eval mode, with each site's value replaced by its edit.
+
+    edits: by site, as `observe` names them; they act in the order of computation, each on what those before it left.
 
     An edit receives a copy, so it may work in place, and a copy of what it returns goes on through the
     network, so it may return a tensor that is kept elsewhere. Costs one forward pass. Raises InputError
     where an edit returns no tensor or another shape or dtype, and as `passes.run` does.
     """
-    return run(module, inputs, {site: _checked(site, edit) for site, edit in edits.items()}, grad=grad)
+    ready(module, edits, layout)
+    taps = {site: _checked(site, edit) for site, edit in edits.items()}
+    return run(module, inputs, taps, grad=grad, layout=layout)
 
 
 def _checked(site: str, edit: Change) -> Tap:

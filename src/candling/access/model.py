@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from candling.access.architecture import Architecture
 from candling.access.checkpoint import check_finite, fill, read_weights, sha256_state
-from candling.access.passes import undisturbed
+from candling.access.modes import undisturbed
 from candling.access.wording import bad_input, listed
 
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from candling.access.passes import Tap, run
+from candling.access.canonical import Tap
+from candling.access.fits import ready
+from candling.access.layout import Layout
+from candling.access.passes import run
+from candling.access.sites import is_canonical
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,26 +23,45 @@ class Observation:
     """Not copied: the network's own tensors. Never change them in place."""
 
 
-def observe(module: nn.Module, inputs: Tensor, sites: Iterable[str], *, grad: bool = False) -> Observation:
-    """Runs `module` on `inputs` [n, ...] in eval mode, keeping the output of each site (see `sites`).
+def observe(
+    module: nn.Module,
+    inputs: Tensor,
+    sites: Iterable[str],
+    *,
+    grad: bool = False,
+    layout: Layout | None = None,
+) -> Observation:
+    """Runs `module` on `inputs` [n, ...] in eval mode, keeping the value at each site.
 
-    Costs one forward pass, or two where a later layer overwrites a site's output in place. With `grad`
+    sites: paths of submodules, of which the output is kept (`sites`), and in a decoder canonical names such as
+    `blocks.3.attn.head_out` (`canonical.KINDS` has their shapes). layout: the table of a decoder that brings none.
+
+    Costs one forward pass, or two where a later layer overwrites a site's output in place; the first time that
+    canonical names are used with a network its table is checked, by four passes of 32 tokens. With `grad`
     the tensors belong to the graph, ready for a backward pass. Raises as `passes.run` does.
     torch's fused encoder layers give way to the plain ones under a hook, and may round otherwise.
     """
     names = dict.fromkeys(sites)
     kept: dict[str, tuple[Tensor, int]] = {}
 
+    ready(module, names, layout)
+    put_back = {name for name in names if grad and is_canonical(module, name, layout)}
+
     def keep(site: str, copied: bool) -> Tap:
-        def tap(output: Tensor) -> None:
+        def tap(output: Tensor) -> Tensor | None:
+            if site in put_back:  # what is derived has no part in the logits unless it is put in again
+                kept[site] = output.clone(), -1
+                return kept[site][0]
             kept[site] = (output.clone(), -1) if copied else (output, _version(output))
+            return None
 
         return tap
 
-    logits = run(module, inputs, {name: keep(name, False) for name in names}, grad=grad)
+    logits = run(module, inputs, {name: keep(name, False) for name in names}, grad=grad, layout=layout)
     stale = {name for name, (output, version) in kept.items() if _version(output) != version}
     if stale:
-        logits = run(module, inputs, {name: keep(name, name in stale) for name in names}, grad=grad)
+        taps = {name: keep(name, name in stale) for name in names}
+        logits = run(module, inputs, taps, grad=grad, layout=layout)
     return Observation(logits, {name: kept[name][0] for name in names})
 
 

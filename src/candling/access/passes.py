@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from candling.access.sites import located
+from candling.access.canonical import Hook, Tap
+from candling.access.layout import Layout
+from candling.access.modes import undisturbed
+from candling.access.sites import hooks_of
 from candling.access.wording import bad_input, shown
 from candling.errors import InputError
 
-Tap = Callable[[Tensor], Tensor | None]
-"""Receives a site's output; what it returns, if anything, takes its place."""
 
-
-@contextmanager
-def undisturbed(module: nn.Module, *, grad: bool = False) -> Iterator[None]:
-    """Eval mode for every part, with gradients only on request; modes are restored whatever happens."""
-    training = [part for part in module.modules() if part.training]
-    try:
-        for part in training:
-            part.training = False
-        with torch.inference_mode(False), torch.set_grad_enabled(grad):
-            yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-def run(module: nn.Module, inputs: Tensor, taps: Mapping[str, Tap], *, grad: bool = False) -> Tensor:
-    """The network's output for `inputs`, with each tap at its site's output.
+def run(
+    module: nn.Module,
+    inputs: Tensor,
+    taps: Mapping[str, Tap],
+    *,
+    grad: bool = False,
+    layout: Layout | None = None,
+) -> Tensor:
+    """The network's output for `inputs`, with each tap at its site.
 
     Where an output is a tuple (a recurrent layer's), its first tensor counts. Raises InputError for an
     unknown site, and for one that runs twice or not at all in a pass. What the network or a tap raises
@@ -41,8 +33,13 @@ def run(module: nn.Module, inputs: Tensor, taps: Mapping[str, Tap], *, grad: boo
     fired = dict.fromkeys(taps, 0)
     handles = []
     try:
-        for site, part in located(module, taps).items():
-            handles.append(part.register_forward_hook(_hook(site, taps[site], fired)))
+        counted = {site: partial(_counted, site, fired, tap) for site, tap in taps.items()}
+        for hook in hooks_of(module, counted, layout):
+            part = module.get_submodule(hook.path)
+            if hook.before:
+                handles.append(part.register_forward_pre_hook(partial(_before, hook), with_kwargs=True))
+            else:
+                handles.append(part.register_forward_hook(partial(_after, hook)))
         with undisturbed(module, grad=grad):
             output = module(inputs)
     finally:
@@ -56,21 +53,36 @@ def run(module: nn.Module, inputs: Tensor, taps: Mapping[str, Tap], *, grad: boo
     return output if isinstance(output, Tensor) else _first(output, "the network")[1]
 
 
-def _hook(site: str, tap: Tap, fired: dict[str, int]) -> Callable[[nn.Module, Any, Any], Any]:
-    def hook(part: nn.Module, args: Any, output: Any) -> Any:
-        fired[site] += 1
-        if fired[site] > 1:
-            raise _twice(site)
-        if isinstance(output, Tensor):
-            return tap(output)
-        place, tensor = _first(output, shown(site))
-        new = tap(tensor)
-        if new is None:
-            return None
-        items = (*output[:place], new, *output[place + 1 :])
-        return output._make(items) if hasattr(output, "_make") else type(output)(items)
+def _counted(site: str, fired: dict[str, int], tap: Tap, value: Tensor) -> Tensor | None:
+    fired[site] += 1
+    if fired[site] > 1:
+        raise _twice(site)
+    return tap(value)
 
-    return hook
+
+def _after(hook: Hook, part: nn.Module, args: Any, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return hook.tap(output)
+    place, tensor = _first(output, shown(hook.path))
+    new = hook.tap(tensor)
+    if new is None:
+        return None
+    items = (*output[:place], new, *output[place + 1 :])
+    return output._make(items) if hasattr(output, "_make") else type(output)(items)
+
+
+def _before(hook: Hook, part: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """The first tensor that the part is called with, in order or by name."""
+    order = next((place for place, each in enumerate(args) if isinstance(each, Tensor)), None)
+    name = next((name for name, each in named.items() if isinstance(each, Tensor)), None)
+    if order is None and name is None:
+        raise bad_input("site", f"{shown(hook.path)} is called without a tensor")
+    new = hook.tap(args[order] if order is not None else named[str(name)])
+    if new is None:
+        return None
+    if order is None:
+        return args, {**named, str(name): new}
+    return (*args[:order], new, *args[order + 1 :]), named
 
 
 def _first(output: Any, what: str) -> tuple[int, Tensor]:

@@ -20,6 +20,7 @@ from candling.access.architecture import Architecture
 from candling.access.checkpoint import fill, sha256_state
 from candling.access.families import Family, family_of
 from candling.access.folder import MAX_TOKENIZER, Folder, check_harmless, located, weight_files
+from candling.access.layout import Layout
 from candling.access.model import Model
 from candling.access.tokenizer import Tokenizer, read_tokenizer
 from candling.access.wording import bad_input, listed, shown
@@ -56,6 +57,10 @@ class Decoder(nn.Module):
         base, head = self.get_submodule(self.family.base), self.get_submodule(self.family.unembedding)
         logits: Tensor = head(base(input_ids=tokens, use_cache=False).last_hidden_state)
         return logits
+
+    @property
+    def layout(self) -> Layout:
+        return self.family.layout
 
     @property
     def embedding(self) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from candling.access.passes import undisturbed
+from candling.access.modes import undisturbed
 from candling.access.pretrained import Decoder
 from candling.access.sweep import Measure, Swept
 

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from candling.access import intervene, observe
-from candling.access.passes import run, undisturbed
+from candling.access.modes import undisturbed
+from candling.access.passes import run
 from candling.access.sites import located
 from candling.access.wording import bad_input, shown
 from candling.evidence.measurement import Cost
