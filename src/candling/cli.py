@@ -69,7 +69,7 @@ def audit(
     from candling.runs.record import default_folder
     from candling.workflows.audit import Origin, identify, run_case
     from candling.workflows.examine import Bar
-    from candling.workflows.inputs import open_inputs
+    from candling.workflows.inputs import lasting, open_inputs
     from candling.workflows.plan import plan as estimate
 
     case = open_inputs(model, weights, trusted, reference, dtype, untrusted, legitimate).with_effort(
@@ -88,7 +88,14 @@ def audit(
         "bar": Bar(min_sensitivity, at),
         "device": device,
         "batch": batch,
-        "origin": Origin(model, weights, trusted or model, reference, dtype, untrusted),
+        "origin": Origin(
+            model=lasting(model),
+            weights=lasting(weights),
+            trusted=lasting(trusted or model),
+            reference=lasting(reference),
+            dtype=dtype,
+            untrusted=lasting(untrusted),
+        ),
     }
     folder = out or default_folder(model, identify(case, **what))
     with _progress() as progress:
@@ -103,8 +110,11 @@ def audit(
 
 @app.command()
 def explain(
-    model: Annotated[str, typer.Argument(help="A language model's folder, or the hub's owner/name.")],
+    model: Annotated[str, typer.Argument(help="A language model's folder, the hub's owner/name, or net.py:build")],
     pairs: Annotated[Path, typer.Option(help="Lines with clean, corrupt, answer and wrong, .jsonl.")],
+    weights: Annotated[str | None, typer.Option(help="Weights of net.py:build, safetensors.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Its tokenizer.json.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Where it keeps its parts: a table, .json.")] = None,
     keep: Annotated[float, typer.Option(help="Share of the behaviour that the circuit must keep.")] = 0.9,
     largest: Annotated[int, typer.Option(min=1, help="Edges that are measured one by one.")] = 400,
     seed: int = 0,
@@ -113,16 +123,17 @@ def explain(
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 ...")] = "float32",
 ) -> None:
     """Which parts of a language model compute this behaviour? Exit status 0."""
-    from candling.access import load_language, sha256_file
+    from candling.access import sha256_file
     from candling.access.pairs import read_pairs
     from candling.report.explain_screen import show
     from candling.runs.record import default_folder
     from candling.workflows.audit import Origin
     from candling.workflows.explain import explain as run
+    from candling.workflows.inputs import lasting, open_language
 
     given = read_pairs(pairs)
-    opened = load_language(model, dtype=dtype)
-    named = {"weights": opened.model.sha256, "pairs": sha256_file(pairs)}
+    opened = open_language(model, weights, tokenizer, layout, dtype)
+    named = {"weights": opened.model.sha256, "pairs": sha256_file(pairs), "layout": opened.family.layout.json}
     named |= {"keep": repr(keep), "largest": str(largest), "seed": str(seed), "device": device, "dtype": dtype}
     folder = out or default_folder(f"explain-{Path(model).name}", named)
     with _progress() as progress:
@@ -135,7 +146,13 @@ def explain(
             out=folder,
             device=device,
             progress=progress,
-            origin=Origin(model, None, str(pairs), dtype=dtype),
+            origin=Origin(
+                model=lasting(model),
+                weights=lasting(weights),
+                trusted=lasting(str(pairs)),
+                dtype=dtype,
+                tokenizer=lasting(tokenizer),
+            ),
         )
     for note in explained.record.info.notes:
         print(terminal_safe(f"note: {note}"), file=sys.stderr)
@@ -154,12 +171,14 @@ def replay(
     trusted: Annotated[str | None, typer.Option(help="Where the trusted data are now.")] = None,
     reference: Annotated[str | None, typer.Option(help="Where the reference is now.")] = None,
     pairs: Annotated[str | None, typer.Option(help="Where an explanation's pairs are now.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Where its tokenizer is now.")] = None,
     device: str = "cpu",
 ) -> None:
     """Run a finished audit's or explanation's claims again. Exit status 0 if all hold, 1 if not."""
     from candling.workflows.replay import replay as again
 
-    named = {"model": model, "weights": weights, "trusted": trusted, "reference": reference, "pairs": pairs}
+    named = {"model": model, "weights": weights, "trusted": trusted, "reference": reference}
+    named |= {"pairs": pairs, "tokenizer": tokenizer}
     moved = {name: path for name, path in named.items() if path is not None}
     with _progress() as progress:
         results = again(run, claim=claim, moved=moved, device=device, progress=progress)

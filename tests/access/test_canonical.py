@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import own_decoder
 import pytest
 import torch
 from languages import SETTINGS, network
 from nets import check_line, unchanged
 from torch import Tensor, nn
 
+import own_decoder
 from candling.access import Decoder, Layout, canonical_sites, family_of, intervene, observe
 from candling.access.canonical import KINDS
 from candling.access.layout import layout_from, read_layout

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import candling
 import little
+import own_decoder
 from candling.access.anatomy import Anatomy
 from candling.access.dissect import dissect
 from candling.access.pairs import Pairs, PromptPair, tokenise_pairs
@@ -185,6 +186,65 @@ def test_claims_hold_when_replayed_and_one_changed_weight_makes_them_fail(
     assert not any(each.holds for each in broken)
     assert all(each.holds for each in candling.replay(finished, model=model, pairs=prompts))
     assert not candling.replay(finished, model=model, pairs=prompts[:-1])[0].holds
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a decoder that no family knows: its file, weights, tokenizer, table, and pairs."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "net.py").write_text(Path(own_decoder.__file__).read_text())
+    torch.manual_seed(3)
+    network = own_decoder.build()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(3 if parameter.ndim == 2 else 1)
+    save_file(network.state_dict(), folder / "w.safetensors")
+    (folder / "tokenizer.json").write_text(little.tokenizer().json)
+    (folder / "table.json").write_text(json.dumps(own_decoder.LAYOUT))
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    return folder
+
+
+OWN = ("--weights", "w.safetensors", "--tokenizer", "tokenizer.json", "--pairs", "pairs.jsonl", "--largest", LARGEST)
+
+
+def test_a_decoder_of_ones_own_is_explained_by_its_table_and_replayed_from_elsewhere(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(own)
+    assert run("explain", "net.py:build", *OWN, "--layout", "table.json", "--out", "run") == 0
+    said = json.loads((own / "run" / "explanation.json").read_text())
+    assert said["difference"] < 1e-5
+    assert said["circuit"]["groups"] == [own_decoder.GROUPS] * own_decoder.DEPTH
+    assert said["circuit"]["rows"]
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert run("replay", own / "run") == 0
+    assert "2 of 2 claims hold" in capsys.readouterr().out
+    moved = tmp_path / "moved.json"
+    (own / "tokenizer.json").rename(moved)
+    try:
+        assert run("replay", own / "run") == 2
+        assert run("replay", own / "run", "--tokenizer", "moved.json") == 0
+    finally:
+        moved.rename(own / "tokenizer.json")
+
+
+def test_a_table_that_does_not_fit_or_is_not_asked_for_is_one_line(
+    own: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(own)
+    (own / "wrong.json").write_text(json.dumps({**own_decoder.LAYOUT, "rotary_base": 10_000}))
+    for arguments, says in (
+        (("net.py:build", *OWN, "--layout", "wrong.json"), "differ by"),
+        (("net.py:build", *OWN, "--layout", "none.json"), "no such file"),
+        (("net.py:build", *OWN), "needs --layout"),
+        ((inputs / "model", "--pairs", "pairs.jsonl", "--layout", "table.json"), "leave --layout out"),
+    ):
+        assert run("explain", *arguments, "--out", "not") == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert says in line
+    assert not (own / "not").exists()
 
 
 def test_the_report_is_drawn_again_from_the_record(finished: Path) -> None:

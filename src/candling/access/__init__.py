@@ -19,6 +19,7 @@ from candling.access.intervene import intervene
 from candling.access.layout import Layout, read_layout
 from candling.access.model import Model, forward, load
 from candling.access.observe import Observation, observe
+from candling.access.own import load_decoder
 from candling.access.pretrained import Blueprint, Decoder, LanguageModel, load_language
 from candling.access.sites import canonical_sites, sites
 from candling.access.texts import Text, Tokens, check_disjoint, read_texts, split_texts, tokenise
@@ -50,6 +51,7 @@ __all__ = [
     "from_arrays",
     "intervene",
     "load",
+    "load_decoder",
     "load_language",
     "observe",
     "read_inputs",

@@ -113,7 +113,7 @@ class LanguageModel:
     """A language model with all that its folder says about it."""
 
     model: Model
-    """Its module is a `Decoder`: int64 [n, L] → logits [n, L, V]."""
+    """Its module takes tokens int64 [n, L] to logits [n, L, V]: a `Decoder`, unless it is of the user's own."""
     tokenizer: Tokenizer
     family: Family
     files: dict[str, str]

@@ -162,6 +162,7 @@ def environment() -> Environment:
         "span": numerals.span,
         "duration": numerals.duration,
         "clip": clip,
+        "file": lambda path: path.rsplit("/", 1)[-1] or path,
     }
     return made
 

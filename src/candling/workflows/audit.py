@@ -69,6 +69,7 @@ class Origin:
     reference: str | None = None
     dtype: str = "float32"
     untrusted: str | None = None
+    tokenizer: str | None = None
 
 
 def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **settings: str | int) -> dict[str, str]:

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from candling._version import VERSION
-from candling.access import LanguageModel
+from candling.access import Decoder, LanguageModel
 from candling.access.pairs import PromptPair, Tokenised, halves, tokenise_pairs
 from candling.errors import InputError
 from candling.evidence.claim import Claim
 from candling.evidence.control import RunInfo
 from candling.evidence.explanation import Explanation
 from candling.evidence.measurement import Cost
+from candling.runs.fingerprint import fingerprint
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import intact, open_run
 from candling.runs.seeds import derive, reproducible
@@ -89,6 +90,7 @@ def explain(
         "architecture": model.model.architecture.sha256,
         f"pairs {Path(origin.trusted).name}": given.sha256,
         "workflow": "explain",
+        "layout": fingerprint(model.family.layout),
         "dtype": origin.dtype,
         **{name: str(value) for name, value in vars(settings).items()},
     }
@@ -101,10 +103,11 @@ def explain(
         info = RunInfo(
             candling=VERSION,
             model=origin.model,
-            weights=None,
+            weights=origin.weights,
             trusted=origin.trusted,
+            tokenizer=origin.tokenizer,
             notes=(*model.notes, *given.notes),
-            settings={**vars(settings), "dtype": origin.dtype},
+            settings={**vars(settings), "dtype": origin.dtype, "layout": _own_layout(model)},
             seconds=round(time.monotonic() - started, 1),
             threads=threads,
             python=platform.python_version(),
@@ -114,6 +117,11 @@ def explain(
         if ledger is not None:
             record.write(folder, ledger)
     return Explained(record, out)
+
+
+def _own_layout(model: LanguageModel) -> str | None:
+    """The table of a user's own decoder, so that a replay needs no file for it."""
+    return None if isinstance(model.model.module, Decoder) else model.family.layout.json
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from candling.access import Decoder, LanguageModel
+from candling.access import LanguageModel
 from candling.access.anatomy import Anatomy
 from candling.access.dissect import Dissected, dissect
 from candling.access.pairs import Pairs
@@ -23,12 +23,10 @@ def salt(seed: int) -> str:
 
 def parts(model: LanguageModel, device: str) -> Dissected:
     """The model taken apart, on a device. Raises InputError as `dissect`."""
-    module = model.model.module
-    assert isinstance(module, Decoder)
-    return dissect(_placed(module, device))
+    return dissect(_placed(model.model.module, device), model.family.layout)
 
 
-def _placed(module: Decoder, device: str) -> Decoder:
+def _placed(module: nn.Module, device: str) -> nn.Module:
     """On the device; the model that was given stays where it is."""
     if torch.device(device).type == "cpu":
         return module
@@ -37,9 +35,9 @@ def _placed(module: Decoder, device: str) -> Decoder:
 
 def fresh(model: LanguageModel, device: str) -> Anatomy:
     """The same architecture with fresh weights, drawn from the global generator."""
-    module: nn.Module = model.model.architecture()
-    assert isinstance(module, Decoder)
-    return dissect(_placed(module.eval().requires_grad_(False), device)).anatomy
+    like = next(model.model.module.parameters())
+    module = model.model.architecture().to(like.dtype).requires_grad_(False)
+    return dissect(_placed(module, device), model.family.layout).anatomy
 
 
 def alike(pairs: Pairs) -> Pairs:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from candling.access import LanguageModel, load_language
+from candling.access import LanguageModel
+from candling.access.layout import layout_from
 from candling.access.pairs import Pairs, PromptPair, halves, read_pairs, tokenise_pairs
 from candling.errors import InputError
 from candling.evidence.claim import Replayed
+from candling.evidence.control import RunInfo
 from candling.runs.jobs import Progress, silent
 from candling.runs.seeds import reproducible
 from candling.techniques.locate.faithfulness import Judge, difference
 from candling.workflows.audit import Origin
 from candling.workflows.explain_parts import parts, salt
 from candling.workflows.explain_record import ExplanationRecord
-from candling.workflows.inputs import relocated
+from candling.workflows.inputs import open_language, relocated
 
 
 def replay_explanation(
@@ -31,14 +33,14 @@ def replay_explanation(
     """The claims of an explanation again, from the edges on record and the inputs that it names by hash."""
     record = ExplanationRecord.read(folder)
     said = record.explanation
-    info = relocated(record.info, moved or {}, {"model": "model", "pairs": "trusted"})
+    info = relocated(record.info, moved or {}, _FIELDS)
     claims = [each for each in said.claims if claim in (None, each.id)]
     if not claims:
         raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in said.claims)}")
     if model is None or pairs is None:
         if info.model == Origin().model:
             raise InputError("replay", "this explanation was made from Python: use candling.replay(model=, pairs=)")
-        model = load_language(info.model, dtype=str(info.settings.get("dtype", "float32")))
+        model = _opened(info)
         pairs = read_pairs(info.trusted)
     given = tokenise_pairs(pairs, model.tokenizer, window=model.window)
     same = (model.model.sha256, model.model.architecture.sha256, given.sha256)
@@ -55,6 +57,17 @@ def replay_explanation(
             results.append(Replayed(claim=each, observed=observed, holds=holds))
             progress("replaying", len(results), len(claims))
     return results
+
+
+_FIELDS = {"model": "model", "weights": "weights", "tokenizer": "tokenizer", "pairs": "trusted"}
+"""What a user calls a file, and the record."""
+
+
+def _opened(info: RunInfo) -> LanguageModel:
+    layout = info.settings.get("layout")
+    table = None if layout is None else layout_from(str(layout), "run.json: layout")
+    dtype = str(info.settings.get("dtype", "float32"))
+    return open_language(info.model, info.weights, info.tokenizer, table, dtype)
 
 
 def _faithfulness(model: LanguageModel, pairs: Pairs, record: ExplanationRecord, device: str) -> float:

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import overload
 
-from candling.access import Dataset, Model, load, load_language, read_inputs, read_legitimate, read_npz, read_texts
+from candling.access import (
+    Dataset,
+    LanguageModel,
+    Layout,
+    Model,
+    load,
+    load_decoder,
+    load_language,
+    read_inputs,
+    read_layout,
+    read_legitimate,
+    read_npz,
+    read_texts,
+)
 from candling.errors import InputError
 from candling.evidence.control import RunInfo
 from candling.organisms.samples import SAMPLES, load_sample
@@ -57,6 +71,41 @@ def _language(
     base = load_language(reference, dtype=dtype)
     others = read_texts(untrusted) if untrusted else []
     return make_case(load_language(model, reference=base, dtype=dtype), texts, base, others)
+
+
+def open_language(
+    model: str, weights: str | None, tokenizer: str | None, layout: str | Layout | None, dtype: str = "float32"
+) -> LanguageModel:
+    """A folder or the hub's `owner/name`; or `net.py:build` with weights, tokenizer and a table of its parts.
+
+    layout: a JSON file, or what it held. Raises InputError where something is missing or too much, and as
+    `load_language` and `load_decoder` do.
+    """
+    given = {"--weights": weights, "--tokenizer": tokenizer, "--layout": layout}
+    if ":" not in model:
+        extra = [name for name, value in given.items() if value is not None]
+        if extra:
+            raise InputError("usage", f"{model} brings its own: leave {' and '.join(extra)} out")
+        return load_language(model, dtype=dtype)
+    if weights is None or tokenizer is None or layout is None:
+        missing = [name for name, value in given.items() if value is None]
+        raise InputError("usage", f"{model} needs {' and '.join(missing)} too: see docs/explain.md")
+    table = layout if isinstance(layout, Layout) else read_layout(layout)
+    return load_decoder(model, weights=weights, tokenizer=tokenizer, layout=table, dtype=dtype)
+
+
+@overload
+def lasting(name: str) -> str: ...
+@overload
+def lasting(name: str | None) -> str | None: ...
+def lasting(name: str | None) -> str | None:
+    """What a user named, so that it is found from any working folder; names that are no files stay as they are."""
+    if name is None:
+        return None
+    file, colon, function = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return f"{Path(file).absolute()}:{function}"
+    return str(Path(name).absolute()) if Path(name).exists() else name
 
 
 def relocated(info: RunInfo, moved: Mapping[str, str], fields: Mapping[str, str]) -> RunInfo:
