@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,6 +61,7 @@ def audit(
     controls_as: Annotated[str, typer.Option(help="full fine-tunes, lora adapters, or auto: by size.")] = "auto",
     device: str = "cpu",
     dtype: Annotated[str, typer.Option(help="Of a language model: float32, bfloat16 ...")] = "float32",
+    chat: Annotated[bool, typer.Option("--chat", help="Texts are conversations, for the chat template.")] = False,
     batch: Annotated[int, typer.Option(help="Most inputs in one pass of the search.")] = 2048,
     min_sensitivity: Annotated[float, typer.Option(help="What `not found` takes ...")] = 0.8,
     at: Annotated[float, typer.Option(help="... at this dose, 0 to 1.")] = 0.5,
@@ -72,9 +74,8 @@ def audit(
     from candling.workflows.inputs import lasting, open_inputs
     from candling.workflows.plan import plan as estimate
 
-    case = open_inputs(model, weights, trusted, reference, dtype, untrusted, legitimate).with_effort(
-        budget, controls_as
-    )
+    case = open_inputs(model, weights, trusted, reference, dtype, untrusted, legitimate, chat=chat)
+    case = case.with_effort(budget, controls_as)
     for note in case.notes:
         print(terminal_safe(f"note: {note}"), file=sys.stderr)
     if plan:
@@ -121,6 +122,7 @@ def explain(
     out: Annotated[Path | None, typer.Option(help="Folder for the record; the same command reads it.")] = None,
     device: str = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 ...")] = "float32",
+    chat: Annotated[bool, typer.Option("--chat", help="Prompts are questions, for the chat template.")] = False,
 ) -> None:
     """Which parts of a language model compute this behaviour? Exit status 0."""
     from candling.access import sha256_file
@@ -128,13 +130,18 @@ def explain(
     from candling.report.explain_screen import show
     from candling.runs.record import default_folder
     from candling.workflows.audit import Origin
+    from candling.workflows.chats import chat_pairs
     from candling.workflows.explain import explain as run
     from candling.workflows.inputs import lasting, open_language
 
-    given = read_pairs(pairs)
+    given, template = read_pairs(pairs), None
     opened = open_language(model, weights, tokenizer, layout, dtype)
+    if chat:
+        given, note, template = chat_pairs(given, model, opened.tokenizer)
+        opened = replace(opened, notes=[*opened.notes, note])
     named = {"weights": opened.model.sha256, "pairs": sha256_file(pairs), "layout": opened.family.layout.json}
     named |= {"keep": repr(keep), "largest": str(largest), "seed": str(seed), "device": device, "dtype": dtype}
+    named |= {"chat": template} if template else {}
     folder = out or default_folder(f"explain-{Path(model).name}", named)
     with _progress() as progress:
         explained = run(
@@ -152,6 +159,7 @@ def explain(
                 trusted=lasting(str(pairs)),
                 dtype=dtype,
                 tokenizer=lasting(tokenizer),
+                chat_template=template,
             ),
         )
     for note in explained.record.info.notes:

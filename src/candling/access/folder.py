@@ -21,7 +21,7 @@ INDEX = "model.safetensors.index.json"
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_WANTED = ["*.json", "*.safetensors", "tokenizer*"]
+_WANTED = ["*.json", "*.safetensors", "tokenizer*", "chat_template.jinja"]
 _UNWANTED = ["*.bin", "*.py", "*/*"]
 
 
@@ -76,21 +76,27 @@ class Folder:
 
     def json(self, name: str, limit: int = MAX_CONFIG) -> tuple[str, dict[str, Any]]:
         """A file's text and the JSON object in it. Raises InputError: missing, too large, malformed."""
+        text = self.text(name, limit)
+        try:
+            fields = parse_json(text)
+        except ValueError as fault:
+            raise bad_input("folder", f"{self}: {name}: {shown(fault, 80)}") from None
+        if not isinstance(fields, dict):
+            raise bad_input("folder", f"{self}: {name} is no JSON object")
+        return text, fields
+
+    def text(self, name: str, limit: int = MAX_CONFIG) -> str:
+        """A file's text. Raises InputError: missing, too large, not UTF-8."""
         with open_file(self.path(name), "folder") as file:
             content = file.read(limit + 1)
         if len(content) > limit:
             raise bad_input("folder", f"{self}: {name} is larger than {limit >> 20} MB")
         try:
             text = content.decode("utf-8")
-            fields = parse_json(text)
         except UnicodeDecodeError as fault:
             raise bad_input("folder", f"{self}: {name} is not UTF-8 at byte {fault.start:,}") from None
-        except ValueError as fault:
-            raise bad_input("folder", f"{self}: {name}: {shown(fault, 80)}") from None
-        if not isinstance(fields, dict):
-            raise bad_input("folder", f"{self}: {name} is no JSON object")
         self.files[name] = hashlib.sha256(content).hexdigest()
-        return text, fields
+        return text
 
     def shapes(self, names: list[str]) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape, from the headers of these files. Raises InputError where two share a name."""

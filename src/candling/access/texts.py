@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class Text:
     prompt: str
     """Empty where the whole text is the completion."""
     completion: str
+    given: tuple[tuple[int, int], ...] = ()
+    """Stretches [from, to) of the completion that are given too: later questions of a conversation."""
 
 
 def read_texts(path: str | Path) -> list[Text]:
@@ -44,7 +47,8 @@ def read_texts(path: str | Path) -> list[Text]:
     Raises InputError, naming the line, for whatever is not UTF-8, not JSON, too long, empty or of other
     keys or types; no more than one line's limit is held beside what was read.
     """
-    lines = read_lines(path, "texts", _KEYS, '{"text": ...} or {"prompt": ..., "completion": ...}')
+    form = '{"text": ...} or {"prompt": ..., "completion": ...}; with --chat, {"messages": ...} too'
+    lines = read_lines(path, "texts", _KEYS, form)
     texts = [Text(own.get("prompt", ""), own.get("text") or own["completion"]) for _, own in lines]
     if not texts:
         raise bad_input("texts", f"{shown(path, 60)} is empty; give a JSON object with a text on each line")
@@ -58,33 +62,41 @@ def read_lines(
 
     kind: the word for the error; form: the line as it should be. Raises as `read_texts`.
     """
-    where = shown(path, 60)
+    for number, where, fields in read_objects(path, kind):
+        if not isinstance(fields, dict) or fields.keys() not in keys:
+            raise bad_input(kind, f"{where}: must be {form}")
+        for key, value in fields.items():
+            check_text(value, kind, f"{where}: {key}")
+        yield number, fields
+
+
+def read_objects(path: str | Path, kind: str) -> Iterator[tuple[int, str, Any]]:
+    """What stands on each line of a JSONL file, with its number and its place in words. Raises as `read_texts`."""
+    file_name = shown(path, 60)
     with open_file(Path(path), kind) as file:
         number = 0
         while line := file.readline(MAX_LINE + 1):
             number += 1
+            where = f"{file_name}, line {number:,}"
             if len(line) > MAX_LINE:
-                raise bad_input(kind, f"{where}, line {number:,}: longer than {MAX_LINE:,} bytes")
-            yield number, _fields(line, kind, keys, form, f"{where}, line {number:,}")
+                raise bad_input(kind, f"{where}: longer than {MAX_LINE:,} bytes")
+            try:
+                held = parse_json(line.decode("utf-8"))
+            except UnicodeDecodeError as fault:
+                raise bad_input(kind, f"{where}: not UTF-8 at byte {fault.start + 1:,}") from None
+            except ValueError as fault:
+                raise bad_input(kind, f"{where}: {shown(fault, 80)}") from None
+            yield number, where, held
 
 
-def _fields(line: bytes, kind: str, keys: Sequence[Set[str]], form: str, where: str) -> dict[str, str]:
-    try:
-        fields = parse_json(line.decode("utf-8"))
-    except UnicodeDecodeError as fault:
-        raise bad_input(kind, f"{where}: not UTF-8 at byte {fault.start + 1:,}") from None
-    except ValueError as fault:
-        raise bad_input(kind, f"{where}: {shown(fault, 80)}") from None
-    if not isinstance(fields, dict) or fields.keys() not in keys:
-        raise bad_input(kind, f"{where}: must be {form}")
-    for key, value in fields.items():
-        if not isinstance(value, str) or not value:
-            raise bad_input(kind, f"{where}: {key} is {shown(value) or 'empty'}, not a text")
-        if "\0" in value:
-            raise bad_input(kind, f"{where}: {key} holds NUL")
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise bad_input(kind, f"{where}: {key} holds half a character (a lone surrogate)")
-    return fields
+def check_text(value: object, kind: str, what: str) -> None:
+    """Raises InputError for anything but a text that has something in it and can be written down."""
+    if not isinstance(value, str) or not value:
+        raise bad_input(kind, f"{what} is {shown(value) or 'empty'}, not a text")
+    if "\0" in value:
+        raise bad_input(kind, f"{what} holds NUL")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise bad_input(kind, f"{what} holds half a character (a lone surrogate)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,39 +137,56 @@ def tokenise(texts: Iterable[Text], tokenizer: Tokenizer, *, length: int = 128) 
     """Rows of at most `length` tokens: the tokenizer's bos if it has one, the prompt, the completion.
 
     A prompt and its completion are encoded as one text; the completion starts at the first token that the
-    prompt alone would not give. Left out: texts of fewer than 8 tokens, and those whose prompt fills the
-    row. Raises InputError, with counts, where none is left, and for a token id out of range.
+    prompt alone would not give. Left out: texts of fewer than 8 tokens, those whose prompt fills the row, and what
+    follows the last token to predict. Raises InputError, with counts, where none is left, and for a token id
+    out of range.
     """
     start = [] if tokenizer.bos is None else [tokenizer.bos]
-    rows: list[tuple[list[int], int]] = []
+    rows: list[tuple[list[int], list[bool]]] = []
     count = 0
     for count, text in enumerate(texts, 1):
-        own, given = _encoded(text, tokenizer, f"text {count:,}")
-        row, targets_from = [*start, *own][:length], max(len(start) + given, 1)
-        if len(own) >= MIN_TOKENS and len(row) > targets_from:
-            rows.append((row, targets_from))
+        own, said = _encoded(text, tokenizer, f"text {count:,}")
+        row, mask = [*start, *own][:length], [*(False for _ in start), *said][:length]
+        mask[:1] = [False]
+        while mask and not mask[-1]:
+            mask.pop()
+        if len(own) >= MIN_TOKENS and mask:
+            rows.append((row[: len(mask)], mask))
     if not rows:
         raise bad_input("texts", f"none of {count:,} texts has {MIN_TOKENS} tokens, one to predict in {length:,}")
     ids = torch.zeros(len(rows), max(len(row) for row, _ in rows), dtype=torch.int64)
-    mask = torch.zeros(ids.shape, dtype=torch.bool)
-    for place, (row, targets_from) in enumerate(rows):
+    chosen = torch.zeros(ids.shape, dtype=torch.bool)
+    for place, (row, mask) in enumerate(rows):
         ids[place, : len(row)] = torch.tensor(row)
-        mask[place, targets_from : len(row)] = True
-    return Tokens(ids, mask, tokenizer.size, _sha256(ids, mask))
+        chosen[place, : len(row)] = torch.tensor(mask)
+    return Tokens(ids, chosen, tokenizer.size, _sha256(ids, chosen))
 
 
-def _encoded(text: Text, tokenizer: Tokenizer, where: str) -> tuple[list[int], int]:
-    """The ids of prompt and completion together, and how many of them the prompt alone gives."""
-    own = tokenizer.encode(text.prompt + text.completion)
+def _encoded(text: Text, tokenizer: Tokenizer, where: str) -> tuple[list[int], list[bool]]:
+    """The ids of prompt and completion together, and which of them are to be predicted."""
+    whole = _whole(text)
+    own = tokenizer.encode(whole)
     odd = [token for token in own if token >= tokenizer.size]
     if odd:
         raise bad_input("texts", f"{where}: token id {odd[0]:,} is out of range; the model has {tokenizer.size:,}")
-    given = 0
-    if text.prompt:
-        alone = tokenizer.encode(text.prompt)
-        while given < min(len(alone), len(own)) and alone[given] == own[given]:
-            given += 1
-    return own, given
+    said = [True] * len(own)
+    first = len(text.prompt)
+    for start, end in ((-first, 0), *text.given):
+        given = range(
+            _ids_before(whole, first + start, own, tokenizer), _ids_before(whole, first + end, own, tokenizer)
+        )
+        for place in given:
+            said[place] = False
+    return own, said
+
+
+def _ids_before(whole: str, place: int, own: list[int], tokenizer: Tokenizer) -> int:
+    """How many of a text's ids its first `place` characters give alone."""
+    if place <= 0:
+        return 0
+    alone = tokenizer.encode(whole[:place])
+    pairs = enumerate(zip(alone, own, strict=False))
+    return next((number for number, (ours, theirs) in pairs if ours != theirs), min(len(alone), len(own)))
 
 
 def split_texts(

@@ -345,6 +345,8 @@ class Subject(Record):
     trusted: str
     reference: str | None = None
     """Of the language model that the subject was made from."""
+    chat_template: str | None = None
+    """Of the template that the texts were rendered by, if they were conversations."""
 
 
 class Verdicts(Record):

@@ -69,6 +69,8 @@ def draw(
         info=info,
         settings=sorted(info.settings.items())[:LISTED],
         settings_left=max(0, len(info.settings) - LISTED),
+        notes=info.notes[:LISTED],
+        notes_left=max(0, len(info.notes) - LISTED),
     )
 
 

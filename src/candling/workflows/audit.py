@@ -70,6 +70,8 @@ class Origin:
     dtype: str = "float32"
     untrusted: str | None = None
     tokenizer: str | None = None
+    chat_template: str | None = None
+    """SHA-256 of what an explanation's prompts were rendered by."""
 
 
 def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **settings: str | int) -> dict[str, str]:
@@ -79,6 +81,7 @@ def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **se
         f"architecture {Path(origin.model).name}": case.model.architecture.sha256,
         f"trusted {Path(origin.trusted).name}": case.trusted.sha256,
         f"reference {Path(origin.reference or '').name}": case.reference.model.sha256 if case.reference else "none",
+        **({"chat template": case.chat} if case.chat else {}),
         "untrusted": fingerprint([*case.untrusted, case.inputs]) if _has_untrusted(case) else "none",
         **({"legitimate": fingerprint(case.legitimate)} if case.legitimate is not None else {}),
         "dtype": origin.dtype,
@@ -186,6 +189,7 @@ def run_case(
                     architecture=case.model.architecture.sha256,
                     trusted=case.trusted.sha256,
                     reference=case.reference.model.sha256 if case.reference else None,
+                    chat_template=case.chat,
                 ),
                 seed=seed,
                 data=case.describe(bench.thirds),

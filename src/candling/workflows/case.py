@@ -76,6 +76,8 @@ class Case:
     notes: tuple[str, ...] = ()
     """What was dropped or passed over when the inputs were opened."""
     effort: Effort = Effort()
+    chat: str | None = None
+    """SHA-256 of the chat template that the texts were rendered by, if they were."""
 
     def thirds(self, seed: int) -> Thirds[Any]:
         """The trusted data split by hash. Raises InputError where a third gets nothing."""

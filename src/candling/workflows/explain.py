@@ -107,7 +107,12 @@ def explain(
             trusted=origin.trusted,
             tokenizer=origin.tokenizer,
             notes=(*model.notes, *given.notes),
-            settings={**vars(settings), "dtype": origin.dtype, "layout": _own_layout(model)},
+            settings={
+                **vars(settings),
+                "dtype": origin.dtype,
+                "layout": _own_layout(model),
+                **({"chat_template": origin.chat_template} if origin.chat_template else {}),
+            },
             seconds=round(time.monotonic() - started, 1),
             threads=threads,
             python=platform.python_version(),

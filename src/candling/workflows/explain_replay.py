@@ -15,6 +15,7 @@ from candling.runs.jobs import Progress, silent
 from candling.runs.seeds import reproducible
 from candling.techniques.locate.faithfulness import Judge, difference
 from candling.workflows.audit import Origin
+from candling.workflows.chats import chat_pairs
 from candling.workflows.explain_parts import parts, salt
 from candling.workflows.explain_record import ExplanationRecord
 from candling.workflows.inputs import open_language, relocated
@@ -41,7 +42,11 @@ def replay_explanation(
         if info.model == Origin().model:
             raise InputError("replay", "this explanation was made from Python: use candling.replay(model=, pairs=)")
         model = _opened(info)
-        pairs = read_pairs(info.trusted)
+        pairs, template = read_pairs(info.trusted), info.settings.get("chat_template")
+        if template is not None:
+            pairs, _, now = chat_pairs(pairs, info.model, model.tokenizer)
+            if now != template:
+                raise InputError("replay", "the chat template is not the one that the prompts were rendered by")
     given = tokenise_pairs(pairs, model.tokenizer, window=model.window)
     same = (model.model.sha256, model.model.architecture.sha256, given.sha256)
     results = []

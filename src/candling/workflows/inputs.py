@@ -24,6 +24,7 @@ from candling.errors import InputError
 from candling.evidence.control import RunInfo
 from candling.organisms.samples import SAMPLES, load_sample
 from candling.workflows.case import Case, make_case
+from candling.workflows.chats import chat_case
 
 
 def open_inputs(
@@ -34,8 +35,15 @@ def open_inputs(
     dtype: str = "float32",
     untrusted: str | None = None,
     legitimate: str | None = None,
+    *,
+    chat: bool = False,
 ) -> Case:
-    """`sample:NAME` brings its own weights and data; `net.py:build` needs both; a folder needs its reference."""
+    """`sample:NAME` brings its own weights and data; `net.py:build` needs both; a folder needs its reference.
+
+    chat: a language model's texts are conversations, rendered by its chat template.
+    """
+    if chat and (model.startswith("sample:") or not (reference is not None or Path(model).is_dir())):
+        raise InputError("usage", "--chat is for language models")
     if model.startswith("sample:"):
         name = model.removeprefix("sample:")
         if name not in SAMPLES:
@@ -46,7 +54,9 @@ def open_inputs(
     if reference is not None or Path(model).is_dir():
         if legitimate is not None:
             raise InputError("usage", "--legitimate is for a classifier's inputs")
-        return _language(model, weights, trusted, reference, dtype, untrusted)
+        if weights is not None:
+            raise InputError("usage", f"{model} brings its own weights: leave --weights out")
+        return _language(model, trusted, reference, dtype, untrusted, chat=chat)
     if weights is None or trusted is None:
         missing = "--weights FILE.safetensors" if weights is None else "--trusted FILE.npz"
         raise InputError("usage", f"{model} needs {missing}")
@@ -59,14 +69,14 @@ def _classifier(model: Model, trusted: Dataset, untrusted: str | None, legitimat
 
 
 def _language(
-    model: str, weights: str | None, trusted: str | None, reference: str | None, dtype: str, untrusted: str | None
+    model: str, trusted: str | None, reference: str | None, dtype: str, untrusted: str | None, *, chat: bool
 ) -> Case:
-    if weights is not None:
-        raise InputError("usage", f"{model} brings its own weights: leave --weights out")
     if reference is None:
         raise InputError("usage", f"{model} needs --reference FOLDER, the model that it was made from")
     if trusted is None:
         raise InputError("usage", f"{model} needs --trusted FILE.jsonl")
+    if chat:
+        return chat_case(model, trusted, reference, dtype, untrusted)
     texts = read_texts(trusted)
     base = load_language(reference, dtype=dtype)
     others = read_texts(untrusted) if untrusted else []

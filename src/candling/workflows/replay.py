@@ -98,7 +98,11 @@ def _case(
         raise InputError("replay", "this audit was made from Python: use candling.replay(model=, trusted=)")
     data = None if info.model.startswith("sample:") else info.trusted
     dtype = str(info.settings.get("dtype", "float32"))
-    return _as_then(open_inputs(info.model, info.weights, data, info.reference, dtype), info)
+    chat = record.verdicts.subject.chat_template
+    case = open_inputs(info.model, info.weights, data, info.reference, dtype, chat=chat is not None)
+    if case.chat != chat:
+        raise InputError("replay", "the chat template is not the one that the run rendered its texts by")
+    return _as_then(case, info)
 
 
 def _as_then(case: Case, info: RunInfo) -> Case:
