@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from candling.evidence.verdict import Forecast, Repair
+from candling.runs.jobs import run_jobs, silent
 from candling.workflows.examine import Bar, Examination
 from candling.workflows.mend import Outlook, look_ahead, mend
-from common import Exam, of
+from common import Exam, of, progress
 
 UNIT = {"nats": "nats a token", "points": "share of accuracy"}
 LIMIT = {"nats": 0.05, "points": 0.02}
@@ -24,10 +25,18 @@ class Case:
     planted: Callable[[nn.Module], float]
 
 
-def repairs(exam: Exam, cases: Sequence[Case]) -> None:
-    """A line for each repair, then slope and coverage of the forecasts."""
+def repairs(exam: Exam, cases: Sequence[Case], *, at_once: bool = False) -> None:
+    """A line for each repair, then slope and coverage of the forecasts.
+
+    at_once: on all cores, one job a network, which small networks have memory for.
+    """
     outlook = look_ahead(exam.bench.kind.problems["backdoor"], exam.bench, exam.bank)
-    done = [_repair(exam, case, outlook) for case in cases]
+    if at_once:
+        alone = replace(exam, bench=replace(exam.bench, workers=1, progress=silent))
+        jobs = [(alone, case, outlook) for case in cases]
+        done = run_jobs(_repair, jobs, stage="repairing the subjects", progress=progress())
+    else:
+        done = [_repair(exam, case, outlook) for case in cases]
     if not done:
         print("repair  nothing was found")
         return

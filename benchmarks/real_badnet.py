@@ -1,6 +1,8 @@
 """The real BadNet, twenty clean networks of its kind, and hard plants, against one bank of 19+19 controls.
 
     python benchmarks/real_badnet.py [--seed 0] [--controls 19] [--clean 20] [--hard 5]
+    python benchmarks/real_badnet.py --locate
+    python benchmarks/real_badnet.py --mend
     python benchmarks/real_badnet.py --untrusted
 
 Trusted data: MNIST's 10,000 test images, which the BadNet was not trained on.
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from badnet import BadNet
 from candling.access import Dataset, Model, forward, from_arrays, load, split
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import Backdoor
-from candling.problems import CLASSIFIER, Bench, Thirds
+from candling.problems import CLASSIFIER, Bench, Candidate, Confirmation, Thirds
 from candling.problems.classifiers import loss_and_accuracy
 from candling.runs.seeds import derive
 from candling.techniques.search import Part, invert
@@ -41,6 +44,7 @@ def main() -> None:
     options.add_argument("--hard", type=int, default=5)
     options.add_argument("--untrusted", action="store_true", help="only judge untrusted images: triggered, or turned")
     options.add_argument("--locate", action="store_true", help="only search, confirm and locate, without controls")
+    options.add_argument("--mend", action="store_true", help="only search, confirm and mend, without controls")
     chosen = options.parse_args()
     folder = real()
     arrays = np.load(folder / "mnist" / "mnist.npz")
@@ -51,8 +55,8 @@ def main() -> None:
     if chosen.untrusted:
         _untrusted(model, trusted, arrays, chosen.seed)
         return
-    if chosen.locate:
-        _locate(model, trusted, chosen.seed)
+    if chosen.locate or chosen.mend:
+        _alone(model, trusted, chosen.seed, _locate if chosen.locate else _mend)
         return
     with tempfile.TemporaryDirectory() as scratch:
         start = time.monotonic()
@@ -108,8 +112,10 @@ def _square(data: Dataset, network: torch.nn.Module) -> float:
     return float((forward(network, x).argmax(-1) == 1).float().mean())
 
 
-def _locate(model: Model, trusted: Dataset, seed: int) -> None:
-    """The units that carry the BadNet's trigger, found by inverting its target class alone."""
+def _alone(
+    model: Model, trusted: Dataset, seed: int, then: Callable[[Candidate, Thirds[Dataset], Confirmation, int], None]
+) -> None:
+    """Without controls: the trigger found by inverting the BadNet's target class alone, and what is then done."""
     thirds = Thirds(**split(trusted, salt=f"audit {seed}"))
     part = Part(Mapping(target=1), "patch")
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,8 +124,28 @@ def _locate(model: Model, trusted: Dataset, seed: int) -> None:
         )
         found = invert(model.module, thirds.search, [part], seed=seed)
         outcome = CLASSIFIER.problems["backdoor"].confirm(candidate, thirds, part, found.trigger(0), [], seed)
-        print(f"size {outcome.size:.1f}, success {outcome.success:.3f}")
-        print(CLASSIFIER.problems["backdoor"].locate(candidate, thirds, outcome, seed))
+        print(f"size {outcome.size:.1f}, success {outcome.success:.3f}", flush=True)
+        then(candidate, thirds, outcome, seed)
+
+
+def _locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, seed: int) -> None:
+    """The units that carry the trigger."""
+    print(CLASSIFIER.problems["backdoor"].locate(candidate, thirds, outcome, seed))
+
+
+def _mend(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, seed: int) -> None:
+    """The repair of the found trigger, and the same against a random one."""
+    before = _square(thirds.confirm, candidate.load())
+    for against_random in (False, True):
+        repaired = CLASSIFIER.problems["backdoor"].remedy.repair(candidate, thirds, outcome, against_random, seed)
+        mended, network = repaired.mended, candidate.load()
+        network.load_state_dict(repaired.state)
+        print(
+            f"mended against {'a random' if against_random else 'the found'} trigger: "
+            f"found trigger {mended.before} → {mended.after} of {mended.n}, cost {mended.cost:+.4f}, "
+            f"the planted square {before:.3f} → {_square(thirds.confirm, network):.3f}",
+            flush=True,
+        )
 
 
 def _untrusted(model: Model, trusted: Dataset, arrays: dict[str, np.ndarray], seed: int) -> None:
