@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from candling.access import Decoder, family_of
-from candling.access.anatomy import Anatomy, Attention
+from candling.access.anatomy import MLP, Anatomy, Attention
 from candling.access.dissect import dissect
 from candling.access.pairs import Pairs
 
@@ -86,7 +86,7 @@ class Slow:
             out = self.node(f"{layer}.attn.out", attended)
             if block.mlp is not None:
                 read = self.node(f"{name}.mlp.in", x if block.parallel else x + out)
-                neurons = self.node(f"{layer}.mlp.neurons", block.mlp.neurons(block.mlp_norm(read)))
+                neurons = self.node(f"{layer}.mlp.neurons", self.risen(layer, block.mlp, block.mlp_norm(read)))
                 rise = self.node(f"{layer}.mlp.out", block.mlp.written(neurons))
                 self.written[f"{name}.mlp.out"] = rise
                 out = out + rise
@@ -111,12 +111,21 @@ class Slow:
             lone = lone_head(attention, head)
             read = norm(self.node(f"{name}.head_q_in.{head}", x))
             query = self.node(f"{layer}.attn.q.{head}", lone.queries(read)[:, 0])
-            scores = lone.scores(query[:, None], keys[head // ratio][:, None])[:, 0]
-            pattern = self.node(f"{layer}.pattern.{head}", scores.softmax(-1))
+            pattern = self.node(
+                f"{layer}.pattern.{head}", self.looked(lone, query, keys[head // ratio], (layer, head))
+            )
             out = self.node(f"{layer}.attn.head_out.{head}", pattern @ values[head // ratio] @ attention.output[head])
             self.written[f"{name}.head_out.{head}"] = out
             found.append(out)
         return found
+
+    def looked(self, lone: Attention, query: Tensor, key: Tensor, place: tuple[int, int]) -> Tensor:
+        """[n, L, e] twice → the pattern [n, L, L]"""
+        return lone.scores(query[:, None], key[:, None])[:, 0].softmax(-1)
+
+    def risen(self, layer: int, mlp: MLP, x: Tensor) -> Tensor:
+        """[n, L, d], normed → [n, L, m]"""
+        return mlp.neurons(x)
 
     def ends(self, pairs: Pairs) -> Tensor:
         """[n, V]"""

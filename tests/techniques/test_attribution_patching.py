@@ -14,6 +14,7 @@ from candling.access.anatomy import MLP, Anatomy, Attention, Block, Norm
 from candling.access.gradients import shift_scores
 from candling.access.pairs import Pairs
 from candling.errors import InputError
+from candling.organisms.networks.induction import induction
 from candling.techniques.locate.attribution_patching import (
     ESTIMATES,
     attribution_patching,
@@ -186,6 +187,10 @@ def test_layers_without_an_mlp_have_no_score_for_it() -> None:
     assert found["mlp.out"].there.tolist() == [False, True]
     assert found["mlp.neurons"].there.any(1).tolist() == [False, True]
     assert found["attn.head_out"].there.all()
+    without = replace(base, blocks=tuple(replace(block, mlp=None) for block in base.blocks))
+    found = attribution_patching(without, pairs, metric=difference(pairs), nodes=ALL)
+    assert not found["mlp.out"].there.any()
+    assert not found["mlp.neurons"].there.any()
 
 
 def test_an_unknown_kind_is_refused() -> None:
@@ -326,3 +331,54 @@ def test_in_a_linear_decoder_attribution_is_patching() -> None:
         for position in range(pairs.length):
             own = float(found["resid_pre"].values[layer, position])
             assert own == pytest.approx(patched(f"{layer}.resid_pre", slice(position, position + 1)), abs=1e-10)
+
+
+def saturated() -> tuple[Anatomy, Pairs]:
+    """Induction by hand with a sharp softmax; nothing but attention, and logits are linear in what heads write."""
+    net = induction(40.0, seed=4)
+    return net.anatomy, net.pairs(6, torch.Generator().manual_seed(4))
+
+
+def by_patching(anatomy: Anatomy, pairs: Pairs, name: str) -> float:
+    clean, corrupt = Slow(anatomy, pairs.clean), Slow(anatomy, pairs.corrupt)
+    run = Slow(anatomy, pairs.clean, added={name: corrupt.values[name] - clean.values[name]})
+    return float((difference(pairs)(run.ends(pairs)) - difference(pairs)(clean.ends(pairs))).detach().mean())
+
+
+def test_the_last_layer_s_nodes_are_exact_once_the_softmax_is_recomputed() -> None:
+    anatomy, pairs = saturated()
+    found = attribution_patching(anatomy, pairs, metric=difference(pairs), nodes=ALL, qk_fix=True)
+    largest = 0.0
+    for kind in ("attn.q", "attn.k", "attn.v", "attn.head_out"):
+        for head in range(4):
+            effect = by_patching(anatomy, pairs, f"1.{kind}.{head}")
+            assert float(found[kind].values[1, head]) == pytest.approx(effect, abs=1e-4)
+            largest = max(largest, abs(effect))
+    assert largest > 5
+
+
+def test_no_recomputed_softmax_and_no_dropped_layer_shows_what_is_upstream_of_a_saturated_one() -> None:
+    """The previous-token head acts by the induction head's keys alone; secants carry its effect through them."""
+    anatomy, pairs = saturated()
+    effect = by_patching(anatomy, pairs, "0.attn.head_out.1")
+    assert effect < -5
+    given = {"metric": difference(pairs), "nodes": ["attn.head_out"]}
+    fixed = attribution_patching(anatomy, pairs, **given, qk_fix=True)["attn.head_out"].values
+    assert fixed[0, 1].abs() < 0.05 * abs(effect)
+    star = attribution_patching_star(anatomy, pairs, **given)["attn.head_out"].values
+    assert star[0, 1] < 0.01 * abs(effect)
+    secants = attribution_patching(anatomy, pairs, **given, secants=True)["attn.head_out"].values
+    assert float(secants[0, 1]) == pytest.approx(effect, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_of_two_layers_a_dropped_one_leaves_the_first_its_direct_effect_alone(kind: str) -> None:
+    anatomy, pairs = exact(kind), some_pairs()
+    metric, rows = difference(pairs), torch.arange(len(some_pairs()))
+    clean, corrupt = Slow(anatomy, pairs.clean), Slow(anatomy, pairs.corrupt)
+    at_logits = clean.gradients(pairs, metric)["logits"]
+    star = attribution_patching_star(anatomy, pairs, metric=metric, nodes=["mlp.out"])
+    for name, scores in star.items():
+        change = corrupt.values[f"0.{name}"] - clean.values[f"0.{name}"]
+        direct = (change * at_logits)[rows, pairs.last].sum(-1).abs().mean()
+        torch.testing.assert_close(scores.values[0], direct, atol=1e-9, rtol=1e-7)

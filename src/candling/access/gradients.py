@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from candling.access.anatomy import Attention, Block, Norm
-from candling.access.paired_runs import Runs, Traced, turn
+from candling.access.paired_runs import CLEAN, CORRUPT, Runs, Traced, log_softmax_of, turn
 
 Metric = Callable[[Tensor], Tensor]
 """Logits at the prompts' ends [n, V] → one number a pair [n]"""
@@ -132,11 +132,26 @@ class _Backward:
         heads = self.seen.heads
         probabilities = self._kept(heads.pattern)
         pattern = mixed @ self._kept(heads.value).transpose(-1, -2)
-        scores = probabilities * (pattern - (probabilities * pattern).sum(-1, keepdim=True)) * attention.scale
-        query = scores @ self._kept(heads.key)
-        key = scores[..., first:].transpose(-1, -2) @ self._kept(heads.query)
+        to_query, to_key = self._scores(probabilities, pattern)
+        query = to_query @ self._kept(heads.key)
+        key = to_key[..., first:].transpose(-1, -2) @ self._kept(heads.query)
         value = probabilities[..., first:].transpose(-1, -2) @ mixed
         return pattern, (query, _gathered(attention, key), _gathered(attention, value))
+
+    def _scores(self, probabilities: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient at scores on its way to queries, and to keys: the same but for secants.
+
+        With secants queries, or keys, go from the clean to the corrupt run, all at once; the other side stays clean.
+        """
+        attention, heads = self.block.attention, self.seen.heads
+        if not self.runs.secants:
+            mean = (probabilities * pattern).sum(-1, keepdim=True)
+            both = probabilities * (pattern - mean) * attention.scale
+            return both, both
+        own = log_softmax_of(attention, heads, CLEAN, CLEAN)
+        moved = (log_softmax_of(attention, heads, *runs) for runs in ((CORRUPT, CLEAN), (CLEAN, CORRUPT)))
+        query, key = (softmax_secant(own, other, pattern) * attention.scale for other in moved)
+        return query, key
 
     def _raw(self, turned: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The same before norms and rotation, at all positions."""
@@ -219,6 +234,25 @@ def norm_back(norm: Norm, x: Tensor, gradient: Tensor) -> Tensor:
     own = gradient if norm.weight is None else gradient * norm.weight
     rest = own - unit * (own * unit).mean(-1, keepdim=True)
     return rate * (rest - own.mean(-1, keepdim=True) if norm.centred else rest)
+
+
+def softmax_secant(a: Tensor, b: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient at probabilities → at scores, by the slope of the softmax between two places [..., L], in logarithms.
+
+    With logarithmic means of the probabilities in the place of probabilities, the softmax's Jacobian turns exactly
+    the difference of the scores into that of the probabilities: p - p' = mean·(ln p - ln p'), where ln p - ln p' is
+    the difference of the scores less a number for the row, which the means give since the left sides add up to 0.
+    """
+    means = log_mean(a, b)
+    mean = (means * gradient).sum(-1, keepdim=True) / means.sum(-1, keepdim=True)
+    return means * (gradient - mean)
+
+
+def log_mean(a: Tensor, b: Tensor) -> Tensor:
+    """(x - y)/(ln x - ln y) of exp(a) and exp(b), their logarithmic mean; 0 where both are exp(-inf)."""
+    gap = (a - b).abs()
+    share = torch.where(gap > torch.finfo(a.dtype).eps, -torch.expm1(-gap) / gap, 1.0)
+    return torch.maximum(a, b).exp() * share
 
 
 def _gathered(attention: Attention, x: Tensor) -> Tensor:

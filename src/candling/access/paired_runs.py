@@ -8,6 +8,7 @@ last block, the prompt's end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +83,7 @@ class Units:
     written: Tensor
     """[R, n, Q, d]"""
     slope: Tensor
-    """[G, n, Q, m], of the activation"""
+    """[G, n, Q, m], of the activation: its derivative, or with secants that between the two runs"""
     active: Tensor | None
     """[G, n, Q, m], the activation where the MLP has a gate"""
     risen: Tensor | None
@@ -112,15 +113,19 @@ class Runs:
     """[R, n, T, d]"""
     final: Tensor
     """[R, n, 1, d], the residual stream at the prompts' ends"""
+    secants: bool
+    """Are nonlinearities to be taken at their slope between the corrupt and the clean run?"""
 
 
 @torch.no_grad()
-def run_pairs(anatomy: Anatomy, pairs: Pairs, *, steps: int = 0) -> Runs:
+def run_pairs(anatomy: Anatomy, pairs: Pairs, *, steps: int = 0, secants: bool = False) -> Runs:
     """The corrupt and the clean run, and `steps` more from embeddings between them; costs 2 + steps forward passes.
 
     The steps divide the way from corrupt to clean into equal parts and stand in the middle of each. They have the
-    gradients; without steps the clean run has.
+    gradients; without steps the clean run has. secants: the backward pass takes softmaxes and activations at their
+    slope between the two runs; there are no steps then.
     """
+    assert not (steps and secants)
     first = min(pairs.first, int(pairs.last.min()))
     end = int(pairs.last.max()) + 1
     clean, corrupt = anatomy.embed(pairs.clean[:, :end]), anatomy.embed(pairs.corrupt[:, :end])
@@ -128,15 +133,23 @@ def run_pairs(anatomy: Anatomy, pairs: Pairs, *, steps: int = 0) -> Runs:
     own = torch.stack([corrupt, clean, *between])[:, :, first:]
     frame = Frame(len(own), len(pairs), first, end - first, pairs.last - first)
     flat = torch.cat([clean[:, :first].flatten(0, 1), own.flatten(0, 2)])
+    activated = _between if secants else _activated
     traced = []
     for place, block in enumerate(anatomy.blocks):
-        flat, seen = _forward(block, flat, frame, steps or 1, place == anatomy.depth - 1)
+        flat, seen = _forward(block, flat, frame, steps or 1, place == anatomy.depth - 1, activated)
         traced.append(seen)
     final = flat.view(frame.runs, frame.pairs, 1, -1) if traced else frame.ends(own)
-    return Runs(anatomy, frame, steps or 1, tuple(traced), own, final)
+    return Runs(anatomy, frame, steps or 1, tuple(traced), own, final, secants)
 
 
-def _forward(block: Block, flat: Tensor, frame: Frame, kept: int, last: bool) -> tuple[Tensor, Traced]:
+Activated = Callable[[Activation, Tensor, int], tuple[Tensor, Tensor]]
+"""An activation, what it is given [rows, m] and how many rows have gradients, the last → all of its results, and
+the slopes of those rows"""
+
+
+def _forward(
+    block: Block, flat: Tensor, frame: Frame, kept: int, last: bool, activated: Activated
+) -> tuple[Tensor, Traced]:
     """Rows that the block reads and what it makes of them; of the last block only the rows of the ends."""
     read = frame.split(flat)[1]
     heads, mixed = _attend(block.attention, block.attention_norm(flat), frame, last)
@@ -147,7 +160,7 @@ def _forward(block: Block, flat: Tensor, frame: Frame, kept: int, last: bool) ->
     if block.mlp is None:
         return middle, Traced(read, heads, None)
     source = flat if block.parallel else middle
-    written, units = _rise(block.mlp, block.mlp_norm(source), source, frame, kept)
+    written, units = _rise(block.mlp, source, block.mlp_norm(source), frame, kept, activated)
     return middle + written, Traced(read, heads, units)
 
 
@@ -189,15 +202,21 @@ def softmax_of(attention: Attention, query: Tensor, key: Tensor, hidden: Tensor)
     return scores.masked_fill(hidden, -torch.inf).softmax(-1)
 
 
-def _rise(mlp: MLP, x: Tensor, source: Tensor, frame: Frame, kept: int) -> tuple[Tensor, Units]:
-    """Normed rows and the same before the norm → what the MLP writes, row by row, and what it computed."""
+def log_softmax_of(attention: Attention, heads: Heads, query: int, key: int) -> Tensor:
+    """Logarithms of the pattern [n, H, Q, L] of one run's queries and another's keys"""
+    scores = heads.query[query] @ heads.key[key].transpose(-1, -2) * attention.scale
+    return scores.masked_fill(heads.hidden, -torch.inf).log_softmax(-1)
+
+
+def _rise(mlp: MLP, source: Tensor, x: Tensor, frame: Frame, kept: int, activated: Activated) -> tuple[Tensor, Units]:
+    """Rows before the norm and the same normed → what the MLP writes, row by row, and what it computed."""
     rows = kept * frame.pairs * frame.tail
     risen = linear(x, mlp.up, mlp.up_bias)
     if mlp.gate is None:
-        neurons, slope = _activated(mlp.activation, risen, rows)
+        neurons, slope = activated(mlp.activation, risen, rows)
         beside: tuple[Tensor | None, Tensor | None] = (None, None)
     else:
-        active, slope = _activated(mlp.activation, linear(x, mlp.gate, mlp.gate_bias), rows)
+        active, slope = activated(mlp.activation, linear(x, mlp.gate, mlp.gate_bias), rows)
         neurons = active * risen
         beside = (_kept(active, frame, kept), _kept(risen, frame, kept))
     written = mlp.written(neurons)
@@ -218,6 +237,15 @@ def _activated(activation: Activation, x: Tensor, rows: int) -> tuple[Tensor, Te
         active = activation(leaf)
         (slope,) = torch.autograd.grad(active.sum(), leaf)
     return torch.cat([activation(x[:-rows]), active.detach()]), slope
+
+
+def _between(activation: Activation, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The same with the slope from the run before to the last one; where these meet, the derivative there."""
+    active, slope = _activated(activation, x, rows)
+    before, after = x[-2 * rows : -rows], x[-rows:]
+    rise = after - before
+    far = rise.abs() > torch.finfo(x.dtype).eps ** 0.5 * (1 + after.abs())
+    return active, torch.where(far, (active[-rows:] - active[-2 * rows : -rows]) / rise, slope)
 
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,16 +1,18 @@
 """Attribution patching of a decoder's nodes: AtP, and AtP* with its two repairs.
 
 Question: which nodes matter, all at once, to first order?
-Source: AtP: Nanda 2023, and Kramár et al. (2403.00745, section 2); AtP*: the same, section 3: the softmax recomputed
-    for queries and keys (QK fix), and gradients with one layer dropped at a time (GradDrop).
+Source: Kramár et al. (2403.00745): AtP, equations 4 and 5; AtP*: the softmax recomputed for a query or key node (QK
+    fix, equations 7, 9 and 10), and gradients with one layer dropped at a time (GradDrop, equation 11). Secants: the
+    rescale rule of DeepLIFT (Shrikumar et al., 1704.02685) for activations; for the softmax our own.
 Inputs: a decoder taken apart; n pairs of prompts [n, L]; a metric, logits at the prompts' ends [n, V] → [n]. Scores
     [layers, nodes of a layer, positions] in units of the metric: the estimated change when the corrupt value is put
-    into the clean run. AtP*'s are magnitudes, at least 0.
-Cost: AtP: 2n forward and n backward passes. AtP*: 2n forward and n·(layers + 1)/2 backward.
-Known failures: AtP is blind where a softmax is saturated (the QK fix mends that for queries and keys, not for what
-    is upstream of them) and where direct and indirect effects cancel (GradDrop mends that for effects through
-    another layer, not between attention and MLP of one); a metric that is flat at the clean run, such as a
-    Kullback-Leibler divergence from it, gives zeros.
+    into the clean run. AtP*'s are mean magnitudes, at least 0.
+Cost: AtP: 2n forward and n backward passes, with secants as well. AtP*: 2n forward and n·(layers + 1)/2 backward.
+Known failures: AtP is blind where a softmax is saturated. The QK fix mends that for queries and keys alone: what is
+    upstream of them stays unseen, in AtP* too. GradDrop shows effects that cancel through another layer, not between
+    attention and MLP of one, and hides those that pass through few: of two layers it leaves the first its direct
+    effect alone. Secants reach upstream of what is saturated, yet share out what only several nodes do together. A
+    metric that is flat at the clean run, such as a Kullback-Leibler divergence from it, gives zeros.
 """
 
 from __future__ import annotations
@@ -21,19 +23,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from candling.access.anatomy import Anatomy, Attention, Block
-from candling.access.gradients import Pulled, metric_gradient, pull, shift_scores
-from candling.access.paired_runs import CLEAN, CORRUPT, Runs, Traced, run_pairs, softmax_of
+from candling.access.anatomy import Anatomy, Block
+from candling.access.gradients import metric_gradient, pull
+from candling.access.paired_runs import Runs, run_pairs
 from candling.access.pairs import Pairs
 from candling.access.wording import bad_input, listed, shown
 from candling.evidence.measurement import Cost
 from candling.techniques.locate.contract import Axis, LogitDifference, Metric, Scores
+from candling.techniques.locate.node_estimates import ESTIMATES, STREAM, UNITS, Estimate, change, fixed
 
 TOKENS = 512
 """Positions of clean prompts that share a pass unless `batch` is given."""
 
-_STREAM = "resid_pre"
-NODES = (_STREAM, "attn.head_out", "attn.out", "mlp.out")
+NODES = (STREAM, "attn.head_out", "attn.out", "mlp.out")
 """Kinds of node that are scored unless others are named."""
 
 
@@ -44,6 +46,7 @@ def attribution_patching(
     metric: Metric,
     nodes: Collection[str] = NODES,
     qk_fix: bool = False,
+    secants: bool = False,
     by_position: bool = False,
     batch: int | None = None,
 ) -> dict[str, Scores]:
@@ -51,12 +54,13 @@ def attribution_patching(
 
     Axes: layer, then head or neuron where a layer has several, then position where `by_position`: a node is one
     position of a part, else all positions of it together. resid_pre always has positions, and one layer more,
-    `final`, what the final norm reads. qk_fix: attn.q and attn.k by a recomputed softmax. batch: pairs that share
-    a pass. Raises InputError for an unknown kind.
+    `final`, what the final norm reads. qk_fix: attn.q and attn.k by a recomputed softmax. secants: the gradient takes
+    softmaxes and activations at the slope between the two runs, so that what is upstream of queries and keys profits
+    as well. batch: pairs that share a pass. Raises InputError for an unknown kind.
     """
-    table = _Table(anatomy, pairs, nodes, by_position)
-    table.fill(pairs, metric, batch, _fixed(by_position) if qk_fix else ESTIMATES, _plain)
-    name = "attribution patching, softmax recomputed" if qk_fix else "attribution patching"
+    table = _Table(anatomy, pairs, nodes, by_position, secants)
+    table.fill(pairs, metric, batch, fixed(by_position) if qk_fix else ESTIMATES, _plain)
+    name = f"attribution patching{', secants' * secants}{', softmax recomputed' * qk_fix}"
     return table.scores(name, Cost(forward=2 * len(pairs), backward=len(pairs)))
 
 
@@ -74,7 +78,7 @@ def attribution_patching_star(
     A drop that cuts a node off altogether, of its own layer, is left out of its mean.
     """
     table = _Table(anatomy, pairs, nodes, by_position)
-    table.fill(pairs, metric, batch, _fixed(by_position), _over_drops)
+    table.fill(pairs, metric, batch, fixed(by_position), _over_drops)
     backward = -(-len(pairs) * (anatomy.depth + 1) // 2)
     return table.scores("attribution patching*", Cost(forward=2 * len(pairs), backward=backward))
 
@@ -112,20 +116,22 @@ class _Part:
 class _Table:
     """One number for each node of each kind; NaN where a layer has no such node."""
 
-    def __init__(self, anatomy: Anatomy, pairs: Pairs, nodes: Collection[str], by_position: bool) -> None:
+    def __init__(
+        self, anatomy: Anatomy, pairs: Pairs, nodes: Collection[str], by_position: bool, secants: bool = False
+    ) -> None:
         unknown = [shown(kind) for kind in nodes if kind not in ESTIMATES]
         if unknown:
             raise bad_input("nodes", f"{unknown[0]} is no kind of node; choose among {listed(list(ESTIMATES), 8)}")
-        self.anatomy, self.count, self.length = anatomy, len(pairs), pairs.length
-        self.placed = {kind: by_position or kind == _STREAM for kind in dict.fromkeys(nodes)}
+        self.anatomy, self.count, self.length, self.secants = anatomy, len(pairs), pairs.length, secants
+        self.placed = {kind: by_position or kind == STREAM for kind in dict.fromkeys(nodes)}
         self.ends = torch.zeros(2, dtype=torch.float64)
         self.values = {kind: self._empty(kind) for kind in self.placed}
 
     def _empty(self, kind: str) -> Tensor:
         """[layers, nodes, positions or 1]"""
-        counts = [_count(block, kind) for block in self.anatomy.blocks] + ([1] if kind == _STREAM else [])
+        counts = [_count(block, kind) for block in self.anatomy.blocks] + ([1] if kind == STREAM else [])
         length = self.length if self.placed[kind] else 1
-        values = torch.full((len(counts), max(counts, default=0), length), torch.nan, dtype=torch.float64)
+        values = torch.full((len(counts), max(1, *counts), length), torch.nan, dtype=torch.float64)
         for own, count in zip(values, counts, strict=True):
             own[:count] = 0
         return values
@@ -134,12 +140,12 @@ class _Table:
         self, pairs: Pairs, metric: Metric, batch: int | None, estimates: Mapping[str, Estimate], reduction: Reduction
     ) -> None:
         for own, its, tokens in shares(pairs, metric, batch):
-            runs = run_pairs(self.anatomy, own)
+            runs = run_pairs(self.anatomy, own, secants=self.secants)
             ends, gradient = metric_gradient(runs, its, tokens)
             self.ends += ends.double().sum(1).cpu()
-            if _STREAM in self.values:
-                final = (_change(runs.final) * gradient).sum(-1).unsqueeze(-2)
-                self._add(runs, _STREAM, self.anatomy.depth, reduction, final)
+            if STREAM in self.values:
+                final = (change(runs.final) * gradient).sum(-1).unsqueeze(-2)
+                self._add(runs, STREAM, self.anatomy.depth, reduction, final)
             for found in pull(runs, gradient, drop=reduction is _over_drops):
                 block, seen = self.anatomy.blocks[found.layer], runs.blocks[found.layer]
                 for kind in self.values:
@@ -160,10 +166,10 @@ class _Table:
         found = {}
         for kind, values in self.values.items():
             layers = [str(layer) for layer in range(len(values))]
-            if kind == _STREAM:
+            if kind == STREAM:
                 layers[-1] = "final"
             axes = [Axis("layer", tuple(layers))]
-            for name, size in ((_UNITS.get(kind), values.shape[1]), ("position", values.shape[2])):
+            for name, size in ((UNITS.get(kind), values.shape[1]), ("position", values.shape[2])):
                 if name and (name != "position" or self.placed[kind]):
                     axes.append(Axis(name, tuple(str(i) for i in range(size))))
             means = (values / self.count).view([len(axis.labels) for axis in axes])
@@ -186,114 +192,8 @@ def _over_drops(estimate: Tensor, layer: int) -> Tensor:
     return (layer * size[0] + size[1:].sum(0)) / drops if drops else size[0]
 
 
-Estimate = Callable[[Block, Traced, Pulled], Tensor]
-"""→ [S, n, nodes, positions]: T, or 1, the prompt's end"""
-
-
-def _change(both: Tensor) -> Tensor:
-    """[R, ...] → [...]: how the corrupt run differs from the clean one."""
-    return both[CORRUPT] - both[CLEAN]
-
-
-def _heads(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    return (_change(seen.heads.mixed) * found.mixed).sum(-1)
-
-
-def _attention(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    return _heads(block, seen, found).sum(-2, keepdim=True)
-
-
-def _mlp(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    if seen.units is None:
-        return _none(found)
-    return (_change(seen.units.written) * found.written).sum(-1).unsqueeze(-2)
-
-
-def _neurons(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    if seen.units is None or found.neurons is None:
-        return _none(found)
-    return (_change(seen.units.neurons) * found.neurons).transpose(-1, -2)
-
-
-def _none(found: Pulled) -> Tensor:
-    return found.written[..., :0].transpose(-1, -2)
-
-
-def _stream(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    return (_change(seen.read) * found.read).sum(-1).unsqueeze(-2)
-
-
-def _queries(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    return (_change(seen.heads.query) * found.turned[0]).sum(-1)
-
-
-def _keys(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    return (_change(_own(block.attention, seen.heads.key, found)) * found.turned[1]).sum(-1)
-
-
-def _values(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    return (_change(_own(block.attention, seen.heads.value, found)) * found.turned[2]).sum(-1)
-
-
-def _own(attention: Attention, spread: Tensor, found: Pulled) -> Tensor:
-    """Keys or values as query heads read them [R, n, H, L, e] → of each key-value head [R, n, K, T, e]"""
-    return spread[..., :: attention.heads // attention.groups, -found.turned[1].shape[-2] :, :]
-
-
-ESTIMATES: Mapping[str, Estimate] = {
-    _STREAM: _stream,
-    "attn.head_out": _heads,
-    "attn.out": _attention,
-    "attn.q": _queries,
-    "attn.k": _keys,
-    "attn.v": _values,
-    "mlp.out": _mlp,
-    "mlp.neurons": _neurons,
-}
-"""Kinds of node, by site with `blocks.L.` left out. Queries and keys are those that meet, normed and turned; keys and
-values are counted by key-value head."""
-
-_UNITS = {
-    "attn.head_out": "head",
-    "attn.q": "head",
-    "attn.k": "key-value head",
-    "attn.v": "key-value head",
-    "mlp.neurons": "neuron",
-}
-
-
-def _fixed(by_position: bool) -> Mapping[str, Estimate]:
-    return {**ESTIMATES, "attn.q": _fixed_queries, "attn.k": _fixed_keys_one_by_one if by_position else _fixed_keys}
-
-
-def _fixed_queries(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    """A patched query changes its own row of the pattern alone: all at once is one by one."""
-    heads = seen.heads
-    new = softmax_of(block.attention, heads.query[CORRUPT], heads.key[CLEAN], heads.hidden)
-    return ((new - heads.pattern[CLEAN]) * found.pattern).sum(-1)
-
-
-def _fixed_keys(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    """All of a head's keys patched together: [S, n, K, 1], standing for the sum over positions."""
-    heads = seen.heads
-    new = softmax_of(block.attention, heads.query[CLEAN], heads.key[CORRUPT], heads.hidden)
-    whole = ((new - heads.pattern[CLEAN]) * found.pattern).sum((-1, -2))
-    by_group: Tensor = whole.unflatten(-1, (block.attention.groups, -1))
-    return by_group.sum(-1, keepdim=True)
-
-
-def _fixed_keys_one_by_one(block: Block, seen: Traced, found: Pulled) -> Tensor:
-    """Each key patched alone: [S, n, K, T]."""
-    heads, attention = seen.heads, block.attention
-    scores = heads.query[CLEAN] @ heads.key[CLEAN].transpose(-1, -2) * attention.scale
-    shift = heads.query[CLEAN] @ _change(heads.key).transpose(-1, -2) * attention.scale
-    effect = shift_scores(scores.masked_fill(heads.hidden, -torch.inf), shift, found.pattern).sum(-2)
-    alone: Tensor = effect.unflatten(-2, (attention.groups, -1)).sum(-2)
-    return alone[..., -found.turned[1].shape[-2] :]
-
-
 def _count(block: Block, kind: str) -> int:
     """Nodes of a kind in a layer."""
     attention, mlp = block.attention, block.mlp
     own = {"head": attention.heads, "key-value head": attention.groups, "neuron": 0 if mlp is None else len(mlp.up)}
-    return own[_UNITS[kind]] if kind in _UNITS else int(mlp is not None or kind != "mlp.out")
+    return own[UNITS[kind]] if kind in UNITS else int(mlp is not None or kind != "mlp.out")

@@ -2,15 +2,18 @@
 
 Question: which edges matter, all at once, to first order?
 Source: EAP: Syed et al. (2310.10348), signed; EAP-IG: Hanna et al. (2403.17806, inputs), from the corrupt to
-    the clean embeddings.
+    the clean embeddings. Secants: the rescale rule of DeepLIFT (Shrikumar et al., 1704.02685) for activations; for
+    the softmax our own.
 Inputs: a decoder taken apart; n pairs of prompts [n, L]; a metric, logits at the prompts' ends [n, V] → [n]. Scores
     [senders, receivers] in units of the metric, NaN where there is no edge: the estimated change when the receiver
     reads from the sender what that wrote in the corrupt run.
-Cost: EAP: 2n forward and n backward passes. EAP-IG: (2 + steps)·n forward and steps·n backward. One matrix product
-    a layer.
-Known failures: EAP is blind where a softmax is saturated or the metric is flat at the clean run; EAP-IG sees past
-    both, yet an effect that needs two edges at once is shared out among them. IG's integral is taken by the midpoint
-    rule (the authors' code takes the left end of each step).
+Cost: EAP: 2n forward and n backward passes, with secants as well. EAP-IG: (2 + steps)·n forward and steps·n
+    backward. One matrix product a layer.
+Known failures: EAP is blind where a softmax is saturated or the metric is flat at the clean run. EAP-IG sees past
+    both, but shares out along the path what takes two edges at once: where attention leaves a token only near the
+    corrupt end, its value has all of the effect and its key nearly none, however many steps are taken; few steps miss
+    what happens between them. Secants share out what several senders do to one receiver together. IG's integral is
+    taken by the midpoint rule (the authors' code takes the left end of each step).
 """
 
 from __future__ import annotations
@@ -29,15 +32,18 @@ from candling.techniques.locate.attribution_patching import shares
 from candling.techniques.locate.contract import Axis, Metric, Scores
 
 
-def edge_attribution(anatomy: Anatomy, pairs: Pairs, *, metric: Metric, batch: int | None = None) -> Scores:
+def edge_attribution(
+    anatomy: Anatomy, pairs: Pairs, *, metric: Metric, secants: bool = False, batch: int | None = None
+) -> Scores:
     """EAP: (corrupt - clean output of the sender)·(gradient at the receiver's input on the clean prompts).
 
-    The receiver's input is that before its norm; queries, keys and values of a head are receivers apart. batch:
-    pairs that share a pass, which holds senders·pairs·L·d numbers.
+    The receiver's input is that before its norm; queries, keys and values of a head are receivers apart.
+    secants: the gradient takes softmaxes and activations at the slope between the two runs, so that saturation hides
+    nothing. batch: pairs that share a pass, which holds senders·pairs·L·d numbers.
     """
-    values, ends = _edges(anatomy, pairs, metric, batch, 0)
+    values, ends = _edges(anatomy, pairs, metric, batch, secants=secants)
     cost = Cost(forward=2 * len(pairs), backward=len(pairs))
-    return _scores("edge attribution patching", anatomy, values, ends, cost)
+    return _scores(f"edge attribution patching{', secants' * secants}", anatomy, values, ends, cost)
 
 
 def edge_attribution_ig(
@@ -50,7 +56,7 @@ def edge_attribution_ig(
     """
     if steps < 1:
         raise bad_input("steps", f"{steps} steps give no gradient; give at least 1")
-    values, ends = _edges(anatomy, pairs, metric, batch, steps)
+    values, ends = _edges(anatomy, pairs, metric, batch, steps=steps)
     cost = Cost(forward=(2 + steps) * len(pairs), backward=steps * len(pairs))
     return _scores("edge attribution patching, integrated gradients", anatomy, values, ends, cost)
 
@@ -63,13 +69,15 @@ def _scores(technique: str, anatomy: Anatomy, values: Tensor, ends: Tensor, cost
 
 
 @torch.no_grad()
-def _edges(anatomy: Anatomy, pairs: Pairs, metric: Metric, batch: int | None, steps: int) -> tuple[Tensor, Tensor]:
+def _edges(
+    anatomy: Anatomy, pairs: Pairs, metric: Metric, batch: int | None, *, steps: int = 0, secants: bool = False
+) -> tuple[Tensor, Tensor]:
     """[senders, receivers], and the metric on corrupt and clean prompts [2]; both averaged over pairs."""
     graph = graph_of(anatomy)
     values = torch.zeros(graph.edges.shape, dtype=torch.float64)
     ends = torch.zeros(2, dtype=torch.float64)
     for own, its, tokens in shares(pairs, metric, batch):
-        runs = run_pairs(anatomy, own, steps=steps)
+        runs = run_pairs(anatomy, own, steps=steps, secants=secants)
         here, gradient = metric_gradient(runs, its, tokens)
         ends += here.double().sum(1).cpu()
         values += _one_pass(graph, runs, gradient).double().cpu()
