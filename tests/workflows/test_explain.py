@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sqlite3
 import sys
+from contextlib import closing
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +25,8 @@ from candling.access.dissect import dissect
 from candling.access.pairs import Pairs, PromptPair, tokenise_pairs
 from candling.access.pretrained import LanguageModel
 from candling.cli import main
+from candling.runs.files import locked
+from candling.runs.ledger import Ledger
 from candling.techniques.locate.contract import Axis, Scores
 from candling.workflows.explain import Explained
 from candling.workflows.explain_methods import METHODS
@@ -186,6 +193,52 @@ def test_claims_hold_when_replayed_and_one_changed_weight_makes_them_fail(
     assert not any(each.holds for each in broken)
     assert all(each.holds for each in candling.replay(finished, model=model, pairs=prompts))
     assert not candling.replay(finished, model=model, pairs=prompts[:-1])[0].holds
+
+
+def rows(folder: Path) -> int:
+    """Of the ledger's jobs."""
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
+        return int(connection.execute("SELECT count(*) FROM jobs").fetchone()[0])
+
+
+def killed(inputs: Path, out: Path, when: int) -> int:
+    """The signal that ended a child, which the system kills as it is about to record once more than `when` times."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try:
+        done, counted = Ledger.done, count()
+
+        def record(self: Ledger, *given: Any) -> None:
+            if next(counted) == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done(self, *given)
+
+        Ledger.done = record  # type: ignore[method-assign]
+        explained(inputs, out)
+    finally:
+        os._exit(71)
+
+
+@pytest.mark.parametrize("when", [1, 30])
+def test_a_killed_explanation_goes_on_and_ends_in_the_same_bytes(
+    inputs: Path, finished: Path, tmp_path: Path, when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, total = tmp_path / "run", rows(finished)
+    assert killed(inputs, out, when) == -signal.SIGKILL
+    assert rows(out) == when < total
+    recorded, done = [], Ledger.done
+    monkeypatch.setattr(Ledger, "done", lambda self, *given: (recorded.append(given[0]), done(self, *given))[1])
+    assert explained(inputs, out) == 0
+    assert len(recorded) == total - when
+    for name in RECORD[:2]:  # the page says how long it took
+        assert (out / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def test_one_process_a_folder(inputs: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(finished):
+        assert explained(inputs, finished) == 75
+    assert capsys.readouterr().err.startswith("error[busy]")
 
 
 @pytest.fixture(scope="module")

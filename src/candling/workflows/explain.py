@@ -22,10 +22,12 @@ from candling.evidence.explanation import Explanation
 from candling.evidence.measurement import Cost
 from candling.runs.fingerprint import fingerprint
 from candling.runs.jobs import Progress, silent
+from candling.runs.memory import Memory
 from candling.runs.record import intact, open_run
 from candling.runs.seeds import derive, reproducible
-from candling.techniques.locate.check import check
+from candling.techniques.locate.check import check, remembered
 from candling.techniques.locate.circuit import circuit
+from candling.techniques.locate.contract import Scores
 from candling.techniques.locate.faithfulness import difference
 from candling.workflows.audit import Origin
 from candling.workflows.explain_methods import METHODS
@@ -74,7 +76,8 @@ def explain(
 
     pairs: as `read_pairs` gives them; half of them finds the circuit, the other half tests it. keep: the share of
     the difference that the circuit must keep. largest: edges that are confirmed one by one. out: a folder for the
-    record, new or of the same explanation; None keeps it in memory.
+    record, new or of the same explanation, where what was measured before is not measured again; None keeps it in
+    memory.
 
     Raises InputError where the pairs do not fit the model (`tokenise_pairs`), are fewer than two, or make no
     difference, and where the model's family has no table of its heads.
@@ -98,7 +101,7 @@ def explain(
         if ledger is not None and intact(folder, ledger):
             return Explained(ExplanationRecord.read(folder), out)
         with reproducible(seed):
-            explanation, arrays = _run(model, given, settings, progress)
+            explanation, arrays = _run(model, given, settings, Memory(ledger), progress)
             threads = torch.get_num_threads()
         info = RunInfo(
             candling=VERSION,
@@ -140,7 +143,7 @@ class Settings:
 
 
 def _run(
-    model: LanguageModel, given: Tokenised, settings: Settings, progress: Progress
+    model: LanguageModel, given: Tokenised, settings: Settings, memory: Memory, progress: Progress
 ) -> tuple[Explanation, dict[str, NDArray[Any]]]:
     """All stages, in order."""
     done = iter(range(1, 5))
@@ -149,20 +152,24 @@ def _run(
     taken, pairs = parts(model, device), given.pairs.to(device)
     anatomy, shown = taken.anatomy, alike(pairs)
     progress("explaining", next(done), 4)
-    residual, heads = (own(anatomy, shown) for own in (METHODS.residual, METHODS.heads))
+    untrained = fresh(model, device)  # ahead of all that may be remembered: it draws
+    residual = memory("map", "residual", Scores, lambda: METHODS.residual(anatomy, shown))
+    heads = memory("map", "heads", Scores, lambda: METHODS.heads(anatomy, shown))
     progress("explaining", next(done), 4)
     found = circuit(
         anatomy,
         pairs,
         attribution=METHODS.attribution,
-        untrained=fresh(model, device),
+        untrained=untrained,
         keep=settings.keep,
         largest=settings.largest,
         seed=seed,
+        memory=memory,
     )
     progress("explaining", next(done), 4)
     finding, _ = halves(pairs, salt=salt(seed))
-    checked = check(found.scores, anatomy, finding, difference(finding), seed=derive(seed, "check"))
+    exactly = remembered(memory, "check")
+    checked = check(found.scores, anatomy, finding, difference(finding), measure=exactly, seed=derive(seed, "check"))
     progress("explaining", next(done), 4)
     behaviour = describe_behaviour(model.tokenizer, anatomy, pairs, found)
     explanation = Explanation(

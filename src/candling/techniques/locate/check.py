@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from candling.access.edges import EdgeRun, written
 from candling.access.graph import graph_of
 from candling.access.pairs import Pairs
 from candling.evidence.measurement import Cost
+from candling.runs.memory import Memory
 from candling.techniques.locate.contract import Metric, Scores
 
 IMPORTANT, MISSED = 0.05, 0.005
@@ -116,6 +118,18 @@ def edge_effects(anatomy: Anatomy, pairs: Pairs, metric: Metric, at: Tensor) -> 
         masks[torch.arange(len(part)), part[:, 0], part[:, 1]] = False
         effects += [metric(logits).mean() - clean for logits in run(masks)]
     return torch.stack(effects)
+
+
+def remembered(memory: Memory, name: str) -> Measure:
+    """`edge_effects`, some at a time, each lot remembered. One more pass of the prompts a lot."""
+
+    def measure(anatomy: Anatomy, pairs: Pairs, metric: Metric, at: Tensor) -> Tensor:
+        lots = at.split(_TOGETHER)
+        return torch.cat(
+            [memory(name, lot, Tensor, partial(edge_effects, anatomy, pairs, metric, lot)) for lot in lots]
+        )
+
+    return measure
 
 
 def unidentified(anatomy: Anatomy, pairs: Pairs) -> tuple[str, ...]:

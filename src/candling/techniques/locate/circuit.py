@@ -27,7 +27,8 @@ from candling.access.paths import random_circuit, without_dead_ends
 from candling.errors import InputError
 from candling.evidence.claim import Claim
 from candling.evidence.measurement import Cost
-from candling.techniques.locate.check import edge_effects
+from candling.runs.memory import FORGETFUL, Memory
+from candling.techniques.locate.check import remembered
 from candling.techniques.locate.circuit_type import Circuit
 from candling.techniques.locate.contract import Metric, Scores
 from candling.techniques.locate.faithfulness import Judge, difference
@@ -119,24 +120,32 @@ def circuit(
     keep: float = 0.9,
     largest: int = 400,
     seed: int = 0,
+    memory: Memory = FORGETFUL,
 ) -> FoundCircuit:
     """The smallest circuit of a nested row that keeps `keep` of the gap on half of the pairs, judged on the others.
 
     attribution: ranks the edges, of which the first `largest` are confirmed and pruned exactly. untrained: the same
-    architecture with fresh weights, as a control. Raises InputError for fewer than two pairs, and where clean and
+    architecture with fresh weights, as a control. memory: where it is interrupted, what was measured is not measured
+    again. Raises InputError for fewer than two pairs, and where clean and
     corrupt prompts give the same metric.
     """
     finding, other = halves(pairs, salt=f"explain {seed}")
-    own, held_out = (Judge(anatomy, half, metric(half)) for half in (finding, other))
-    scores = attribution(anatomy, finding, metric(finding))
+    own, held_out = _judges(anatomy, finding, other, metric, memory, "the model")
+    scores = memory("attribution", "the model", Scores, lambda: attribution(anatomy, finding, metric(finding)))
     ranked = _ranked(scores)
     confirmed = ranked[:largest]
     effects = torch.full(scores.values.shape, torch.nan, dtype=torch.float64)
-    effects[tuple(confirmed.T)] = edge_effects(anatomy, finding, metric(finding), confirmed).double().cpu()
+    exact = remembered(memory, "edges")(anatomy, finding, metric(finding), confirmed)
+    effects[tuple(confirmed.T)] = exact.double().cpu()
     row = _nested(own, ranked, largest)
     kept = _chosen(own, row, keep)
     curve = _curve(own, held_out, [kept, *_thinned(row)], seed)
-    control = _untrained(untrained, finding, other, attribution, metric, largest) if untrained is not None else None
+    control = None
+    if untrained is not None and (judges := _judged(untrained, finding, other, metric, memory)) is not None:
+        own_scores = memory(
+            "attribution", "untrained", Scores, lambda: attribution(untrained, finding, metric(finding))
+        )
+        control = _untrained(*judges, own_scores, largest)
     value = float(held_out.values(kept[None]).mean())
     error = float(held_out.error(kept[None]))
     cost = own.cost + held_out.cost + scores.cost + Cost(forward=len(finding) * (len(confirmed) + 2), backward=0)
@@ -252,20 +261,30 @@ class _Untrained:
     cost: Cost
 
 
-def _untrained(
+def _judges(
     anatomy: Anatomy,
     finding: Pairs,
     other: Pairs,
-    attribution: Attribution,
     metric: Callable[[Pairs], Metric],
-    largest: int,
-) -> _Untrained | None:
+    memory: Memory,
+    whose: str,
+) -> tuple[Judge, Judge]:
+    """On either half."""
+    own = Judge(anatomy, finding, metric(finding), memory=memory, name=f"{whose}, finding half")
+    return own, Judge(anatomy, other, metric(other), memory=memory, name=f"{whose}, held-out half")
+
+
+def _judged(
+    untrained: Anatomy, finding: Pairs, other: Pairs, metric: Callable[[Pairs], Metric], memory: Memory
+) -> tuple[Judge, Judge] | None:
     """None where the untrained network does not tell clean from corrupt at all."""
     try:
-        own, held_out = (Judge(anatomy, half, metric(half)) for half in (finding, other))
+        return _judges(untrained, finding, other, metric, memory, "an untrained one")
     except InputError:
         return None
-    scores = attribution(anatomy, finding, metric(finding))
+
+
+def _untrained(own: Judge, held_out: Judge, scores: Scores, largest: int) -> _Untrained:
     row = _nested(own, _ranked(scores), largest)
     row = _thinned(row)
     shares = held_out.faithfulness(torch.stack(row))

@@ -19,6 +19,7 @@ from candling.access.edges import EdgeRun
 from candling.access.pairs import Pairs
 from candling.access.wording import bad_input
 from candling.evidence.measurement import Cost
+from candling.runs.memory import FORGETFUL, Memory
 from candling.techniques.locate.contract import LogitDifference, Metric
 
 _TOGETHER = 64  # masks for which logits are held at a time
@@ -28,8 +29,14 @@ _STEPS = 3  # of the integral over the mask
 class Judge:
     """What circuits keep of a behaviour on given pairs."""
 
-    def __init__(self, anatomy: Anatomy, pairs: Pairs, metric: Metric) -> None:
-        """Costs three passes. Raises InputError where clean and corrupt prompts give the same metric."""
+    def __init__(
+        self, anatomy: Anatomy, pairs: Pairs, metric: Metric, *, memory: Memory = FORGETFUL, name: str = "judge"
+    ) -> None:
+        """Costs three passes. Raises InputError where clean and corrupt prompts give the same metric.
+
+        memory: what was measured before under the same name is not measured again, but counts as before.
+        """
+        self._memory, self._name = memory, name
         self._run, self._metric, self.pairs = EdgeRun(anatomy, pairs), metric, pairs
         self.graph = self._run.graph
         self.masks, self.backward = 1, 0
@@ -47,6 +54,9 @@ class Judge:
     def values(self, masks: Tensor) -> Tensor:
         """bool [m, senders, receivers] → the metric [m, n] in float64"""
         self.masks += len(masks)
+        return self._memory(self._name, masks, Tensor, lambda: self._measured(masks))
+
+    def _measured(self, masks: Tensor) -> Tensor:
         parts = (self._run(part) for part in masks.split(_TOGETHER))
         return torch.stack([self._metric(logits).double() for part in parts for logits in part])
 
@@ -60,14 +70,17 @@ class Judge:
 
         As integrated gradients (1703.01365) of the mask, by the midpoint rule.
         """
+        self.masks += _STEPS
+        self.backward += _STEPS
+        return self._memory(f"{self._name}: slopes", kept, Tensor, lambda: self._integrated(kept))
+
+    def _integrated(self, kept: Tensor) -> Tensor:
         total = torch.zeros(kept.shape)
         for step in range(_STEPS):
             mask = ((step + 0.5) / _STEPS * kept).requires_grad_()
             with torch.enable_grad():
                 value = self._metric(self._run(mask)).mean()
             total += torch.autograd.grad(value, mask)[0].cpu()
-        self.masks += _STEPS
-        self.backward += _STEPS
         return total * kept / _STEPS
 
     def error(self, masks: Tensor) -> Tensor:
