@@ -10,7 +10,7 @@ own function is used where it has one (TransformerLens), else its documented way
 change anything; TransformerLens's function runs the others too. pyvene runs the source prompt again with each patch.
 A peer that is not installed, or fails, is named and left out.
 
-    python benchmarks/peers.py [rounds]
+    python benchmarks/peers.py [rounds [jobs whose name has this]]
 """
 
 from __future__ import annotations
@@ -274,31 +274,40 @@ def compared(truth: Tensor, given: list[float], cells: list[Cell], who: str) -> 
         raise ValueError(f"{who} differs from candling by {worst:.1e}")
 
 
-def jobs(own: Own, peers: dict[str, Peer]) -> Iterator[tuple[str, Tensor, list[Arm]]]:
-    depth, count = own.anatomy.depth, own.anatomy.blocks[0].attention.heads
-    for first in (1, 10):
-        clean, corrupt = prompts(first)
-        truth, arms = own.residual(clean, corrupt), [Arm("candling", partial(own.residual, clean, corrupt))]
-        for name, peer in peers.items():
-            changed = [(layer, place) for layer in range(depth) for place in range(first, LENGTH)]
-            total = depth * LENGTH if peer.all_positions else len(changed)
-            arms += _arm(name, peer.residual, clean, corrupt, some(changed), total, truth)
-        yield f"residual sweep, {depth} × 16, f = {first}", clean, arms
+def residual(own: Own, peers: dict[str, Peer], first: int) -> list[Arm]:
+    clean, corrupt = prompts(first)
+    truth, arms = own.residual(clean, corrupt), [Arm("candling", partial(own.residual, clean, corrupt))]
+    changed = [(layer, place) for layer in range(own.anatomy.depth) for place in range(first, LENGTH)]
+    for name, peer in peers.items():
+        total = own.anatomy.depth * LENGTH if peer.all_positions else len(changed)
+        arms += _arm(name, peer.residual, clean, corrupt, some(changed), total, truth)
+    return arms
+
+
+def heads(own: Own, peers: dict[str, Peer]) -> list[Arm]:
     clean, corrupt = prompts(1)
     truth, arms = own.heads(clean, corrupt), [Arm("candling", partial(own.heads, clean, corrupt))]
-    every = [(layer, head) for layer in range(depth) for head in range(count)]
+    every = [(layer, head) for layer, row in enumerate(truth) for head in range(len(row))]
     for name, peer in peers.items():
         arms += _arm(name, peer.heads, clean, corrupt, some(every), len(every), truth)
-    yield f"heads, {depth * count}, f = 1", clean, arms
+    return arms
+
+
+def attribution(own: Own, peers: dict[str, Peer]) -> list[Arm]:
+    clean, corrupt = prompts(1)
     truth, arms = own.attribution(clean, corrupt), [Arm("candling", partial(own.attribution, clean, corrupt))]
+    flat = [(layer, place) for layer in range(own.anatomy.depth) for place in range(LENGTH)]
     for name, peer in peers.items():
         if peer.attribution is not None:
             run = partial(peer.attribution, clean, corrupt)
             with failing(name):
-                flat = [(layer, place) for layer in range(depth) for place in range(LENGTH)]
                 compared(truth, [float(value) for value in run().flatten()], flat, name)
                 arms.append(Arm(name, run))
-    yield "AtP: residual, heads, MLPs", clean, arms
+    return arms
+
+
+def observing(own: Own, peers: dict[str, Peer]) -> list[Arm]:
+    clean, _ = prompts(1)
     seen, arms = own.seen(clean), [Arm("candling", partial(own.seen, clean))]
     for name, peer in peers.items():
         with failing(name):
@@ -310,7 +319,16 @@ def jobs(own: Own, peers: dict[str, Peer]) -> Iterator[tuple[str, Tensor, list[A
                 if not torch.allclose(own_order, theirs.reshape(own_order.shape), atol=AGREE):
                     raise ValueError("other activations than candling's")
             arms.append(Arm(name, partial(look, clean)))
-    yield "observe 3 sites a layer", clean, arms
+    return arms
+
+
+JOBS: dict[str, Callable[[Own, dict[str, Peer]], list[Arm]]] = {
+    "residual sweep, 12 × 16, f = 1": partial(residual, first=1),
+    "residual sweep, 12 × 16, f = 10": partial(residual, first=10),
+    "heads, 144, f = 1": heads,
+    "attribution patching: residual, heads, MLPs": attribution,
+    "observe 3 sites a layer": observing,
+}
 
 
 def _arm(
@@ -356,11 +374,10 @@ def measured(raw: Callable[[], object], arms: list[Arm], rounds: int) -> dict[st
     return {name: median(found) for name, found in ratios.items()}
 
 
-def main(rounds: int, **size: int) -> None:
+def main(rounds: int, only: str = "", **size: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = transformers.GPT2Config(**size)
-    source = transformers.GPT2LMHeadModel(config).eval()
+    source = transformers.GPT2LMHeadModel(transformers.GPT2Config(**size)).eval()
     copies = {name: copy.deepcopy(source) for name in PEERS}
     decoder = Decoder(source, family_of({"model_type": "gpt2"})).eval().requires_grad_(False)
     own, peers = Own(decoder, dissect(decoder).anatomy), {}
@@ -370,9 +387,11 @@ def main(rounds: int, **size: int) -> None:
             continue
         with failing(name):
             peers[name] = make(copies[name])
-    for job, clean, arms in jobs(own, peers):
-        found = measured(partial(_bare, decoder, clean), arms, rounds)
-        print(f"{job:36}" + "".join(f"  {name} {ratio:.3g}" for name, ratio in found.items()), flush=True)
+    tokens, _ = prompts(1)
+    for job, make_arms in JOBS.items():
+        if only in job:
+            found = measured(partial(_bare, decoder, tokens), make_arms(own, peers), rounds)
+            print(f"{job:46}" + "".join(f"  {name} {ratio:.3g}" for name, ratio in found.items()), flush=True)
 
 
 @torch.no_grad()
@@ -382,4 +401,4 @@ def _bare(decoder: Decoder, tokens: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, *sys.argv[2:3])
