@@ -168,6 +168,24 @@ def test_a_damaged_text_is_named(written, name, damage):
     assert f"{path} is damaged" in error_of(written)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"schema": 2}, {"candling": "9.1.0", "wings": 2}, {"candling": "0.10", "seed": "a"}]
+)
+def test_a_newer_record_is_refused_and_says_so(written, fields):
+    path = written / "verdicts.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    with pytest.raises(InputError, match=r"verdicts\.json is of a newer candling \((schema 2|9\.1\.0|0\.10)\)"):
+        RunRecord.read(written)
+
+
+@pytest.mark.parametrize("fields", [{"schema": 0}, {"schema": "2"}, {"candling": "", "wings": 2}, {"seed": "a"}])
+def test_what_is_odd_but_not_newer_is_damaged(written, fields):
+    path = written / "verdicts.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    with pytest.raises(InputError, match=r"verdicts\.json is damaged at"):
+        RunRecord.read(written)
+
+
 def test_a_missing_field_is_named(written):
     path = written / "run.json"
     content = json.loads(path.read_text())

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from candling._version import VERSION
 from candling.errors import EnvironmentFault, InputError
 from candling.evidence.control import Networks, RunInfo
 from candling.evidence.verdict import Verdicts
@@ -66,6 +68,8 @@ _FILES = {"verdicts.json": "verdicts", "networks.json": "networks", "run.json": 
 
 
 ARRAYS = "evidence.safetensors"
+SCHEMA = 1
+"""Of `verdicts.json` and `explanation.json`."""
 _RECORD = ("record", "record", 0)  # key, stage and number in the ledger, among the jobs
 
 _log = logging.getLogger(__name__)
@@ -175,15 +179,42 @@ def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_part(folder: Path, name: str, kind: type[T]) -> T:
-    """One JSON file of the record. Raises InputError naming the file, and the field where it is damaged."""
+    """One JSON file of the record. Raises InputError naming the file, and the field where it is damaged.
+
+    Records of older versions are read: what they lack has a value that says so. A newer one is refused as such.
+    """
     path = folder / name
     try:
-        return kind.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        return kind.model_validate_json(content)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError("record", f"{path} is missing: give the folder of a finished run") from None
     except OSError as fault:
         raise InputError("record", f"{path} cannot be read: {fault.strerror}") from fault
     except ValidationError as fault:
+        newer = _newer(content)
+        if newer is not None:
+            raise InputError("record", f"{path} is of a newer candling ({newer}): read it with that") from fault
         first = fault.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise InputError("record", f"{path} is damaged at {where}: {first['msg']}") from fault
+
+
+def _newer(content: bytes) -> str | None:
+    """The version or schema that a record names, where it is beyond this program's."""
+    try:
+        fields = json.loads(content)
+    except ValueError:
+        return None
+    if not isinstance(fields, dict):
+        return None
+    version, schema = str(fields.get("candling")), fields.get("schema")
+    if _release(version) > _release(VERSION):
+        return version[:20]
+    return f"schema {schema}" if type(schema) is int and schema > SCHEMA else None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with; none of a text that is no version."""
+    found = re.match(r"\d{1,6}(\.\d{1,6})*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
