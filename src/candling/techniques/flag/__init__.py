@@ -1,12 +1,13 @@
 """Which inputs are unusual? → Flags
 
 Language models: `flag_called_up`, and `Difference` of states. Any network: `flag_inputs` with one of the `DETECTORS`,
-of which `confidence`, the black-box baseline, sees outputs alone.
+of which `confidence`, the black-box baseline, sees outputs alone and `chance` nothing.
 """
 
 from collections.abc import Mapping
 
 from candling.techniques.flag.called_up import flag_called_up
+from candling.techniques.flag.chance import chance
 from candling.techniques.flag.confidence import confidence
 from candling.techniques.flag.contract import Fit, Flags, Scoring
 from candling.techniques.flag.difference import Difference
@@ -26,6 +27,7 @@ DETECTORS: Mapping[str, Fit] = {
     "spectral": spectral,
     "quantum entropy": quantum_entropy,
     "confidence": confidence,
+    "random": chance,
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Fit",
     "Flags",
     "Scoring",
+    "chance",
     "confidence",
     "flag_called_up",
     "flag_inputs",

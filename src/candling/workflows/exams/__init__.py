@@ -1,0 +1,1 @@
+"""Exams: techniques on organisms whose truth is known to the grader alone."""
