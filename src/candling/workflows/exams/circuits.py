@@ -77,6 +77,7 @@ LOCATORS: Mapping[str, Locator] = {
     "path patching": _by(patch_paths),
     "ACDC": _thresholds,
     "EAP": _by(edge_attribution),
+    "EAP by secants": _by(partial(edge_attribution, secants=True)),
     "EAP-IG": _by(edge_attribution_ig),
 }
 
