@@ -1,6 +1,7 @@
 """A language model of a hundred million parameters on a small machine: what an audit with adapters takes.
 
     python benchmarks/large.py [--budget 0.03] [--hidden 640] [--layers 12] [--vocabulary 32000] [--threads 2]
+                               [--characters 2000]
 
 Makes a Llama-shaped model with random weights, a tokenizer trained on the spot, and a subject a few steps away;
 measures what an adapter adds in memory; then runs `candling audit --plan` and a run with 3 controls, each in a
@@ -129,15 +130,17 @@ def main() -> int:
     options.add_argument("--budget", type=float, default=0.03)
     for name, default in (("hidden", 640), ("layers", 12), ("vocabulary", 32_000), ("threads", 2), ("batch", 512)):
         options.add_argument(f"--{name}", type=int, default=default)
+    options.add_argument("--characters", type=int, default=2000, help="of each trusted text that are used")
     options.add_argument("--only-plan", action="store_true")
     chosen = options.parse_args()
     source = real() / "tinystories.jsonl"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         trusted = folder / "trusted.jsonl"
-        trusted.write_text("\n".join(source.read_text(encoding="utf-8").splitlines()[:200]) + "\n")
+        texts = [text.completion[: chosen.characters] for text in read_texts(source)]
+        trusted.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:200]))
         reference, subject = folder / "reference", folder / "subject"
-        make_reference(reference, chosen, [text.completion for text in read_texts(source)])
+        make_reference(reference, chosen, texts)
         make_subject(reference, subject, trusted)
         measure_adapters(reference, folder)
         words = ["audit", subject, "--reference", reference, "--trusted", trusted, "--controls", 3]

@@ -4,7 +4,8 @@
 
 Subjects are fine-tunes of stories260K (512 tokens), made as in `stories.py`. For shortlists of 64 and 128 tokens:
 the share of a trigger's tokens that they hold, and the best score that a search finds with each, beside the
-exhaustive search's. A search's shortlist for growing is as it is in each case.
+exhaustive search's. A search's shortlist for growing is as it is in each case, and pairs are grown from the best
+single tokens, never all tried: that is for small vocabularies alone.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def best(network: Decoder, soup: Decoder, data: Tokens, seed: int, size: int, ch
     if chosen is not None:
         sequences.shortlist_tokens = lambda *_: chosen  # type: ignore[assignment]
     try:
-        settings = replace(Settings(), exhaustive=size)
+        settings = replace(Settings(), exhaustive=size, pairs=0)
         return float(search_sequences(network, soup, data, PARTS, seed=seed, settings=settings).score.max())
     finally:
         sequences.shortlist_tokens = usual

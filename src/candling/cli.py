@@ -216,8 +216,9 @@ def replay(
         results = again(run, claim=claim, moved=moved, device=device, progress=progress)
     for each in results:
         mark = "holds" if each.holds else "FAILS"
+        name = terminal_safe(each.claim.id)
         print(
-            f"{mark}  {each.claim.id:22s} predicted {each.claim.predicted:<9.6g} observed {each.observed:<9.6g} "
+            f"{mark}  {name:22s} predicted {each.claim.predicted:<9.6g} observed {each.observed:<9.6g} "
             f"tolerance {each.claim.tolerance:g}"
         )
     failed = sum(not each.holds for each in results)

@@ -163,7 +163,7 @@ REACH = (
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(OBJECTS)), st.sampled_from(HIDDEN), st.sampled_from(REACH))
 def test_no_hidden_attribute_is_reached(what: str, name: str, how: str) -> None:
     """By whatever way, and at the first touch, before it could be used, printed or tested."""

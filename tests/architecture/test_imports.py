@@ -233,3 +233,18 @@ def test_importing_the_package_does_nothing():
     assert done.returncode == 0, done.stderr
     assert done.stdout.partition("READY\n")[2] == "CHANGED []\n"
     assert done.stderr.partition("READY\n")[2] == ""
+
+
+CLOCKS = {"time", "time_ns", "now", "utcnow", "today", "localtime", "gmtime", "ctime", "strftime", "fromtimestamp"}
+
+
+def test_the_clock_that_can_be_set_back_is_never_read():
+    """Durations come from the monotonic clock; nothing that is hashed, named or ordered knows the time of day."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                of = node.func.value
+                clock = isinstance(of, ast.Name) and of.id in {"time", "datetime", "date"}
+                assert not (clock and node.func.attr in CLOCKS), f"{path}, line {node.lineno}"
+            if isinstance(node, ast.ImportFrom) and node.module == "time":
+                assert not {name.name for name in node.names} & CLOCKS, path

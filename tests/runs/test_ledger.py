@@ -180,6 +180,18 @@ def test_a_record_altered_meanwhile_is_named(small):
             ledger.get(list(TRUTH)[1])
 
 
+def test_two_runs_begun_at_once_are_told_apart(tmp_path):
+    """By a random id, which every row's sum covers: a row of one is damage in the other."""
+    ids = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        with open_ledger(tmp_path / name, INPUTS):
+            pass
+        with closing(sqlite3.connect(tmp_path / name / FILE)) as connection:
+            ids += connection.execute("SELECT id FROM run").fetchall()
+    assert ids[0] != ids[1]
+
+
 def test_a_newer_ledger_is_refused_and_says_so(small):
     edit(small, "UPDATE run SET schema = 2", "ALTER TABLE jobs ADD COLUMN more TEXT")
     assert "newer" in error_of(small)

@@ -64,6 +64,18 @@ def test_an_older_record_is_replayed(folder: Path, capsys: pytest.CaptureFixture
     assert said.count("holds  ") == len(claims) >= 6
 
 
+def test_a_records_words_do_nothing_to_a_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A claim's name is free text, and the record may be anybody's."""
+    path, name = folder / "run" / "verdicts.json", "\x1b]0;owned\x07\rinputs\x1b[2J"
+    fields = json.loads(path.read_text())
+    fields["verdicts"][0]["claims"] = [fields["verdicts"][0]["claims"][0] | {"id": name}]
+    path.write_text(json.dumps(fields))
+    status, said, _ = run(capsys, "replay", "run")
+    assert status == 0
+    assert "inputs" in said
+    assert said.replace("\n", "").isprintable()
+
+
 def test_an_older_run_is_not_gone_on_with(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """0.1.0 kept no ledger: the folder is left as it is."""
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}

@@ -153,6 +153,7 @@ DAMAGE = {
     "cut short": lambda text: text[: len(text) // 2],
     "of another kind": lambda text: b"[1, 2]",
     "not text": lambda text: b"\xff\xfe" + text,
+    "nested too deeply": lambda text: b"[" * 100_000,
     "with more than it should": lambda text: text.replace(b"{", b'{"surprise": 1, ', 1),
     "with a wrong value": lambda text: re.sub(rb'("seed"|"dose"|"seconds"): [^,]+', rb"\1: []", text),
 }

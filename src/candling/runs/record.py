@@ -204,14 +204,14 @@ def _newer(content: bytes) -> str | None:
     """The version or schema that a record names, where it is beyond this program's."""
     try:
         fields = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(fields, dict):
         return None
     version, schema = str(fields.get("candling")), fields.get("schema")
     if _release(version) > _release(VERSION):
         return version[:20]
-    return f"schema {schema}" if type(schema) is int and schema > SCHEMA else None
+    return f"schema {schema}"[:20] if type(schema) is int and schema > SCHEMA else None
 
 
 def _release(version: str) -> tuple[int, ...]:

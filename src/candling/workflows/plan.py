@@ -119,7 +119,7 @@ def _notes(case: Case, settings: Settings, vocabulary: int, weights: float, adap
             f"one reference of {weights:,.0f} MB, one process, {torch.get_num_threads()} threads"
         )
     if budget != 1.0:
-        fewest, most = (round(budget * steps) for steps in STEPS)
+        fewest, most = (max(1, round(budget * steps)) for steps in STEPS)
         yield (
             f"budget       {budget:g}: {fewest} to {most} steps a control; beam "
             f"{settings.beam}, {settings.kept} kept, grown by {settings.shortlist}, {settings.quick} contexts at "
