@@ -15,6 +15,7 @@ from candling._version import VERSION
 from candling.errors import InputError
 from candling.runs.codec import Undecodable, classes_in, decode, encode
 from candling.runs.fingerprint import fingerprint
+from candling.runs.jobs import Progress, silent
 from candling.runs.ledger import Ledger
 
 R = TypeVar("R")
@@ -23,8 +24,10 @@ R = TypeVar("R")
 class Memory:
     """Remembers steps in a ledger, which belongs to one run's inputs; without one it remembers nothing."""
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
+    def __init__(self, ledger: Ledger | None = None, tell: Progress = silent) -> None:
         self._ledger, self._count = ledger, 0
+        self.tell = tell
+        """To be called by whoever takes steps, with (stage, done, total)."""
 
     def __call__(self, step: str, given: object, kind: type[R], function: Callable[[], R]) -> R:
         """What the function returns, of this kind: a plain tensor, or a frozen dataclass of such.

@@ -101,7 +101,7 @@ def explain(
         if ledger is not None and intact(folder, ledger):
             return Explained(ExplanationRecord.read(folder), out)
         with reproducible(seed):
-            explanation, arrays = _run(model, given, settings, Memory(ledger), progress)
+            explanation, arrays = _run(model, given, settings, Memory(ledger, progress))
             threads = torch.get_num_threads()
         info = RunInfo(
             candling=VERSION,
@@ -143,19 +143,18 @@ class Settings:
 
 
 def _run(
-    model: LanguageModel, given: Tokenised, settings: Settings, memory: Memory, progress: Progress
+    model: LanguageModel, given: Tokenised, settings: Settings, memory: Memory
 ) -> tuple[Explanation, dict[str, NDArray[Any]]]:
     """All stages, in order."""
-    done = iter(range(1, 5))
-    progress("explaining", 0, 4)
+    memory.tell("maps", 0, 2)
     device, seed = settings.device, settings.seed
     taken, pairs = parts(model, device), given.pairs.to(device)
     anatomy, shown = taken.anatomy, alike(pairs)
-    progress("explaining", next(done), 4)
     untrained = fresh(model, device)  # ahead of all that may be remembered: it draws
     residual = memory("map", "residual", Scores, lambda: METHODS.residual(anatomy, shown))
+    memory.tell("maps", 1, 2)
     heads = memory("map", "heads", Scores, lambda: METHODS.heads(anatomy, shown))
-    progress("explaining", next(done), 4)
+    memory.tell("maps", 2, 2)
     found = circuit(
         anatomy,
         pairs,
@@ -166,11 +165,9 @@ def _run(
         seed=seed,
         memory=memory,
     )
-    progress("explaining", next(done), 4)
     finding, _ = halves(pairs, salt=salt(seed))
-    exactly = remembered(memory, "check")
+    exactly = remembered(memory, "estimate checked")
     checked = check(found.scores, anatomy, finding, difference(finding), measure=exactly, seed=derive(seed, "check"))
-    progress("explaining", next(done), 4)
     behaviour = describe_behaviour(model.tokenizer, anatomy, pairs, found)
     explanation = Explanation(
         candling=VERSION,

@@ -124,10 +124,12 @@ def remembered(memory: Memory, name: str) -> Measure:
     """`edge_effects`, some at a time, each lot remembered. One more pass of the prompts a lot."""
 
     def measure(anatomy: Anatomy, pairs: Pairs, metric: Metric, at: Tensor) -> Tensor:
-        lots = at.split(_TOGETHER)
-        return torch.cat(
-            [memory(name, lot, Tensor, partial(edge_effects, anatomy, pairs, metric, lot)) for lot in lots]
-        )
+        found: list[Tensor] = []
+        for lot in at.split(_TOGETHER):
+            memory.tell(name, sum(map(len, found)), len(at))
+            found.append(memory(name, lot, Tensor, partial(edge_effects, anatomy, pairs, metric, lot)))
+        memory.tell(name, len(at), len(at))
+        return torch.cat(found)
 
     return measure
 

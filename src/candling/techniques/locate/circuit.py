@@ -135,9 +135,9 @@ def circuit(
     ranked = _ranked(scores)
     confirmed = ranked[:largest]
     effects = torch.full(scores.values.shape, torch.nan, dtype=torch.float64)
-    exact = remembered(memory, "edges")(anatomy, finding, metric(finding), confirmed)
+    exact = remembered(memory, "edges measured")(anatomy, finding, metric(finding), confirmed)
     effects[tuple(confirmed.T)] = exact.double().cpu()
-    row = _nested(own, ranked, largest)
+    row = _nested(own, ranked, largest, "edges cut")
     kept = _chosen(own, row, keep)
     curve = _curve(own, held_out, [kept, *_thinned(row)], seed)
     control = None
@@ -174,7 +174,7 @@ def _ranked(scores: Scores) -> Tensor:
     return places[scores.values[tuple(places.T)].abs().argsort(descending=True, stable=True)]
 
 
-def _nested(judge: Judge, ranked: Tensor, largest: int) -> list[Tensor]:
+def _nested(judge: Judge, ranked: Tensor, largest: int, stage: str) -> list[Tensor]:
     """Circuits from all edges to one, each within the one before: by attribution, then by exact damage."""
     sizes, row = [len(ranked)], []
     while sizes[-1] > 2 * largest:
@@ -185,9 +185,12 @@ def _nested(judge: Judge, ranked: Tensor, largest: int) -> list[Tensor]:
         row.append(mask)
     kept = without_dead_ends(judge.graph, row[-1])
     error = float(judge.error(kept[None]))
-    while int(kept.sum()) > 1:
+    first = int(kept.sum())
+    while (left := int(kept.sum())) > 1:
+        judge.memory.tell(stage, first - left, first)
         row.append(kept)
         kept, error = _cut(judge, kept, error)
+    judge.memory.tell(stage, first, first)
     return [*row, kept] if kept.any() else row
 
 
@@ -245,8 +248,9 @@ def _curve(own: Judge, held_out: Judge, row: Sequence[Tensor], seed: int) -> lis
     """One point for each circuit, in their order."""
     generator = torch.Generator().manual_seed(seed)
     masks = torch.stack(list(row))
-    points = []
+    points: list[Point] = []
     for mask, finding, kept in zip(row, own.faithfulness(masks), held_out.faithfulness(masks), strict=True):
+        own.memory.tell("circuits judged", len(points) + 1, len(row))
         size = int(mask.sum())
         drawn = torch.stack([random_circuit(own.graph, size, generator) for _ in range(_RANDOM)])
         random = held_out.faithfulness(drawn)
@@ -285,7 +289,7 @@ def _judged(
 
 
 def _untrained(own: Judge, held_out: Judge, scores: Scores, largest: int) -> _Untrained:
-    row = _nested(own, _ranked(scores), largest)
+    row = _nested(own, _ranked(scores), largest, "untrained, edges cut")
     row = _thinned(row)
     shares = held_out.faithfulness(torch.stack(row))
     points = {int(mask.sum()): share for mask, share in zip(row, shares, strict=True)}

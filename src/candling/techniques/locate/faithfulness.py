@@ -36,7 +36,7 @@ class Judge:
 
         memory: what was measured before under the same name is not measured again, but counts as before.
         """
-        self._memory, self._name = memory, name
+        self.memory, self.name = memory, name
         self._run, self._metric, self.pairs = EdgeRun(anatomy, pairs), metric, pairs
         self.graph = self._run.graph
         self.masks, self.backward = 1, 0
@@ -54,7 +54,7 @@ class Judge:
     def values(self, masks: Tensor) -> Tensor:
         """bool [m, senders, receivers] → the metric [m, n] in float64"""
         self.masks += len(masks)
-        return self._memory(self._name, masks, Tensor, lambda: self._measured(masks))
+        return self.memory(self.name, masks, Tensor, lambda: self._measured(masks))
 
     def _measured(self, masks: Tensor) -> Tensor:
         parts = (self._run(part) for part in masks.split(_TOGETHER))
@@ -72,7 +72,7 @@ class Judge:
         """
         self.masks += _STEPS
         self.backward += _STEPS
-        return self._memory(f"{self._name}: slopes", kept, Tensor, lambda: self._integrated(kept))
+        return self.memory(f"{self.name}: slopes", kept, Tensor, lambda: self._integrated(kept))
 
     def _integrated(self, kept: Tensor) -> Tensor:
         total = torch.zeros(kept.shape)
