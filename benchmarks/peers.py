@@ -42,8 +42,6 @@ from candling.access.trace import both
 from candling.techniques.locate.attribution_patching import attribution_patching
 from candling.techniques.locate.contract import LogitDifference
 
-os.environ.setdefault("TQDM_DISABLE", "1")
-
 LENGTH, ANSWER, WRONG, FEW, AGREE = 16, 11, 42, 12, 1e-4
 Cell = tuple[int, int]
 Patch = Callable[[Tensor, Tensor, list[Cell]], list[float]]

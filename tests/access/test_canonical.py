@@ -259,6 +259,7 @@ def test_a_table_of_ones_own_that_does_not_fit_is_refused(changed: dict[str, Any
         (json.dumps({**own_decoder.LAYOUT, "heads": True}), "heads is True, not a number"),
         (json.dumps({**own_decoder.LAYOUT, "heads": 2.5}), "heads is 2.5, not a number"),
         (json.dumps({**own_decoder.LAYOUT, "parallel": 1}), "not true or false"),
+        (json.dumps({**own_decoder.LAYOUT, "groups": -1}), "groups is -1, not a number"),
     ],
 )
 def test_a_table_that_is_none_is_refused(text: str, says: str) -> None:

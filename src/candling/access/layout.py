@@ -126,7 +126,7 @@ def _check(where: str, name: str, value: Any, kind: type) -> None:
     if fits and kind is str:
         fits = value == "" or (len(value) <= 200 and _PATH.fullmatch(value) is not None)
     if fits and kind in (int, float):
-        fits = -1 <= value < 2**31
+        fits = (-1 if name == "bos" else 0) <= value < 2**31
     if not fits:
         needed = {str: "a path such as layers or attn.q_proj", bool: "true or false"}.get(kind, "a number")
         raise bad_input("layout", f"{where}: {name} is {shown(value)}, not {needed}")

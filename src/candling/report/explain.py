@@ -58,7 +58,7 @@ def draw_explanation(said: Explanation, arrays: Mapping[str, NDArray[Any]], info
             missed_left=max(0, len(checked.missed) - EDGES),
             unidentified=[name_of(name) for name in checked.unidentified[:LISTED]],
             unidentified_left=max(0, len(checked.unidentified) - LISTED),
-            settings=sorted(info.settings.items())[:LISTED],
+            settings=[(name, value) for name, value in sorted(info.settings.items()) if value is not None][:LISTED],
         )
     )
 
@@ -138,7 +138,7 @@ def untrained_words(found: CircuitRecord) -> str:
     gap = f"In a network with fresh weights the same prompts differ by {numerals.number(found.untrained_gap)}"
     if near is None:
         return f"{gap}."
-    kept = numerals.percent(near.held_out, 0).replace("-", "−")
+    kept = numerals.percent(near.held_out, 0)
     return f"{gap}; {near.edges:,} edges found in it in the same way keep {kept} of that."
 
 

@@ -29,6 +29,9 @@ def show(said: Explanation, arrays: Mapping[str, NDArray[Any]], console: Console
         console.print(Text(line))
     residual, _ = maps(said, arrays)
     if residual is not None and len(residual.layers) <= _LAYERS:
+        mean = f", mean of {said.maps[0].pairs:,} pairs" if said.maps else ""
+        told = "Percent of it that comes back where the clean stream alone is put in, by layer and token"
+        console.print(Text(f"\n{told}{mean}:", style="dim"))
         console.print(_heat(residual, arrays["residual"], said, console.width))
     table = Table("from", "to", "lost if cut", "estimate", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for edge in edge_lines(said.circuit)[:_EDGES]:

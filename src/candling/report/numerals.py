@@ -13,7 +13,7 @@ def digits_for(n: int) -> int:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """`0.996` as `99.6 %`; only an exact 1 is `100 %` and only an exact 0 is `0 %`."""
+    """`0.996` as `99.6 %`; only an exact 1 is `100 %` and only an exact 0 is `0 %`, a hair below it `≈0 %`."""
     if not math.isfinite(value):
         return "undefined"
     step = 10.0**-digits
@@ -22,7 +22,9 @@ def percent(value: float, digits: int = 1) -> str:
         return f">{100 - step:.{digits}f} %"
     if shown <= 0 < value:
         return f"<{step:.{digits}f} %"
-    return f"{_plain(shown, digits)} %"
+    if shown == 0 > value:
+        return "≈0 %"
+    return f"{_plain(shown, digits)} %".replace("-", "−")
 
 
 def span(low: float, high: float, digits: int = 0) -> str:

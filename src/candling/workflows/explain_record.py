@@ -38,6 +38,7 @@ from candling.evidence.explanation import (
     Place,
     UntrainedPoint,
 )
+from candling.report import numerals
 from candling.report.explain import draw_explanation
 from candling.runs.files import write_whole
 from candling.runs.ledger import Ledger
@@ -194,9 +195,10 @@ def limits(behaviour: Behaviour, found: FoundCircuit, checked: Check, shown: int
     """What it cannot say, the particular first."""
     said = []
     if behaviour.right < 0.9:
+        share = numerals.percent(behaviour.right, 0)
         said.append(
-            f"Only {behaviour.right:.0%} of the pairs show the behaviour (the clean prompt prefers the answer, the "
-            "corrupt one the wrong answer): the rest blurs every figure."
+            f"Only {share} of the pairs show the behaviour (the clean prompt prefers the answer, the corrupt one the "
+            "wrong answer): the rest blurs every figure."
         )
     if shown < behaviour.pairs:
         said.append(

@@ -97,8 +97,8 @@ class FoundCircuit:
     def claim(self) -> Claim:
         """What a third party can run again: the edges alone, on the held-out pairs."""
         sentence = (
-            f"With only {self.point.edges} of {self.edges} edges clean, this share of the difference between clean "
-            "and corrupt prompts is kept on pairs that were not used to find them."
+            f"With only {self.point.edges:,} of {self.edges:,} edges clean, this share of the difference between "
+            "clean and corrupt prompts is kept on pairs that were not used to find them."
         )
         return Claim(
             id="explain/circuit",
@@ -250,11 +250,12 @@ def _curve(own: Judge, held_out: Judge, row: Sequence[Tensor], seed: int) -> lis
     masks = torch.stack(list(row))
     points: list[Point] = []
     for mask, finding, kept in zip(row, own.faithfulness(masks), held_out.faithfulness(masks), strict=True):
-        own.memory.tell("circuits judged", len(points) + 1, len(row))
+        own.memory.tell("circuits judged", len(points), len(row))
         size = int(mask.sum())
         drawn = torch.stack([random_circuit(own.graph, size, generator) for _ in range(_RANDOM)])
         random = held_out.faithfulness(drawn)
         points.append(Point(size, finding, kept, sum(random) / _RANDOM, max(random)))
+    own.memory.tell("circuits judged", len(points), len(row))
     return points
 
 
