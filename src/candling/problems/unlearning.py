@@ -1,7 +1,7 @@
 """Mending a classifier: unlearn the recovered trigger.
 
 Inputs of the control third with the trigger laid on keep their right labels, beside as many clean ones (Wang et al.
-2019, section VI.C). Nearly all that a network learns from the former is not to answer as the trigger asks, and it
+2019, section VI.C). What a network learns from the former is above all not to answer as the trigger asks, and it
 forgets that class with it; so a quarter of the clean ones are of the classes that the trigger asks for (decision
 0016). Normalisation statistics stay as they are.
 """
