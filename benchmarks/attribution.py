@@ -42,6 +42,7 @@ Job = Callable[[Anatomy, Pairs, LogitDifference], object]
 JOBS: dict[str, tuple[Job, float]] = {
     "AtP, all nodes": (lambda a, p, m: attribution_patching(a, p, metric=m, nodes=EVERY), 2.0),
     "EAP": (lambda a, p, m: edge_attribution(a, p, metric=m), 2.5),
+    "EAP, secants": (lambda a, p, m: edge_attribution(a, p, metric=m, secants=True), 2.5),
     "EAP-IG, 5 steps": (lambda a, p, m: edge_attribution_ig(a, p, metric=m), 6.0),
 }
 GOAL_MB = {"EAP": 64.0}

@@ -11,7 +11,7 @@ Cost: AtP: 2n forward and n backward passes, with secants as well. AtP*: 2n forw
 Known failures: AtP is blind where a softmax is saturated. The QK fix mends that for queries and keys alone: what is
     upstream of them stays unseen, in AtP* too. GradDrop shows effects that cancel through another layer, not between
     attention and MLP of one, and hides those that pass through few: of two layers it leaves the first its direct
-    effect alone. Secants reach upstream of what is saturated, yet share out what only several nodes do together. A
+    effect alone. Secants reach upstream of what is saturated, yet share out what several nodes do together. A
     metric that is flat at the clean run, such as a Kullback-Leibler divergence from it, gives zeros.
 """
 

@@ -12,8 +12,9 @@ Cost: EAP: 2n forward and n backward passes, with secants as well. EAP-IG: (2 + 
 Known failures: EAP is blind where a softmax is saturated or the metric is flat at the clean run. EAP-IG sees past
     both, but shares out along the path what takes two edges at once: where attention leaves a token only near the
     corrupt end, its value has all of the effect and its key nearly none, however many steps are taken; few steps miss
-    what happens between them. Secants share out what several senders do to one receiver together. IG's integral is
-    taken by the midpoint rule (the authors' code takes the left end of each step).
+    what happens between them. IG and secants share out what several senders do only together: less than each has
+    alone (AND), or more than it has (OR). IG's integral is taken by the midpoint rule (the authors' code takes the
+    left end of each step).
 """
 
 from __future__ import annotations
