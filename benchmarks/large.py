@@ -113,13 +113,14 @@ def measure_adapters(reference: Path, folder: Path, count: int = 8) -> None:
 
 
 def child(words: list[str], threads: int) -> float:
-    """A command in a process of its own: prints its wall time, and returns its peak memory in MB."""
-    start = time.monotonic()
+    """A command in a process of its own: prints its time, and returns its peak memory in MB."""
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run([sys.executable, "-m", "candling.cli", *words], env=environment, check=False)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-    wall = time.monotonic() - start
-    print(f"exit {done.returncode}, {wall:.0f} s wall, peak of all so far {peak:,.0f} MB", flush=True)
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - start
+    peak, spent = after.ru_maxrss / 1e3, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"exit {done.returncode}, {wall:.0f} s wall, {spent:.0f} s of processor, peak of all so far {peak:,.0f} MB")
+    sys.stdout.flush()
     if done.returncode not in (0, 1, 6):
         sys.exit(done.returncode)
     return peak
@@ -149,6 +150,11 @@ def main() -> int:
         if chosen.only_plan:
             return 0
         peak = child([*map(str, words), "--out", str(folder / "run")], chosen.threads)
+        cost = json.loads((folder / "run" / "verdicts.json").read_text())["cost"]
+        seconds = json.loads((folder / "run" / "run.json").read_text())["seconds"]
+        print(
+            f"recorded: {cost['forward']:,} forward, {cost['backward']:,} backward passes, {seconds / 60:.1f} minutes"
+        )
         networks = sum(path.stat().st_size for path in (folder / "run" / "networks").iterdir()) / 1e6
         print(f"networks on disk: {networks:,.0f} MB; peak under {_LIMIT:,} MB: {peak < _LIMIT}")
         return 0 if peak < _LIMIT else 1

@@ -13,7 +13,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 import little
-from candling.access import Architecture, Decoder, LanguageModel, Text, Tokens, from_arrays, load, write_weights
+from candling.access import (
+    Architecture,
+    Decoder,
+    LanguageModel,
+    Text,
+    Tokens,
+    extend,
+    from_arrays,
+    load,
+    write_weights,
+)
 from candling.errors import InputError
 from candling.evidence.measurement import Cost
 from candling.organisms import tuning
@@ -185,6 +195,32 @@ def test_loss_and_accuracy_are_those_of_a_loop_over_tokens(rows, length, seed):
     loss, accuracy = loss_and_accuracy(network, Tokens(ids, mask, 6, "made up"))
     assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     assert accuracy == pytest.approx(sum(right) / len(right))
+
+
+class Watched(nn.Module):
+    """Notes how many logits each pass gives."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own, self.held = own, []
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        logits = self.own(ids)
+        self.held.append(logits.numel())
+        return logits
+
+
+@pytest.mark.parametrize("most", [1, 250, 1000, 1 << 25])
+def test_no_pass_holds_more_logits_than_it_may_whatever_the_vocabulary(most, monkeypatch):
+    """Or one row, where even that is more; the loss and a plant's success are as in one pass."""
+    data, plant = little.tokens(40), tuning.SequenceBackdoor("plain", "short", (7,), (8, 9), 0.5, 0.4)
+    network = Watched(little.decoder())
+    expected = loss_and_accuracy(network.own, data), tuning.sequence_success(network.own, data, plant, 0, rows=9)
+    monkeypatch.setattr(extend, "VALUES", most * little.VOCABULARY)
+    found = loss_and_accuracy(network, data), tuning.sequence_success(network, data, plant, 0, rows=9)
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found[1] == expected[1]
+    assert max(network.held) <= max(most, data.ids.shape[1]) * little.VOCABULARY
 
 
 def thirds_of(*counts: int, length: int = 30) -> Thirds[Tokens]:

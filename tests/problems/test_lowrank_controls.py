@@ -12,6 +12,7 @@ from candling.access import Decoder, LanguageModel, lowrank, read_weights, sha25
 from candling.errors import InputError
 from candling.problems import Candidate
 from candling.runs.record import RunRecord
+from candling.workflows import plan as planning
 from candling.workflows.case import make_case
 from candling.workflows.plan import plan
 
@@ -110,6 +111,24 @@ def test_the_plan_says_what_an_adapter_adds(models: tuple[LanguageModel, Languag
     assert any(line.startswith("budget       0.1:") for line in small.lines())
     assert small.forward < whole.forward / 4
     assert small.backward < whole.backward / 5
+
+
+def test_the_plan_of_short_texts_counts_their_own_length(
+    models: tuple[LanguageModel, LanguageModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token takes as long in a short text as in a long one: the time a row takes is spread over its own tokens."""
+    widths = []
+
+    def timed(model: object, module: object, x: torch.Tensor, y: object, threads: int = 1) -> tuple[float, float]:
+        widths.append(x.shape[1])
+        return 1.0 * x.shape[1], 3.0 * x.shape[1]  # a second a token ahead, three with the way back
+
+    monkeypatch.setattr(planning, "_seconds_per_row", timed)
+    for sentences in (3, 9):
+        case = make_case(models[0], little.texts(150, seed=9, sentences=sentences), models[1])
+        found = plan(case.with_effort(0.1, "lora"), controls=3)
+        assert found.seconds == pytest.approx(found.forward + 2 * found.backward)
+    assert widths[0] < widths[1] == 64
 
 
 def test_what_cannot_be_is_refused(models: tuple[LanguageModel, LanguageModel]) -> None:

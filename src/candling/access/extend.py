@@ -22,6 +22,11 @@ VALUES = 1 << 25
 """Logits, cached keys and values, or weights of attention, that one pass may hold."""
 
 
+def rows_at_once(most: int, width: int, vocabulary: int) -> int:
+    """How many rows of `width` tokens one pass may take, no more than `most`: all their logits are held."""
+    return max(1, min(most, VALUES // (width * vocabulary)))
+
+
 @dataclass(frozen=True, eq=False)
 class Extended:
     """What follows contexts with tails appended, for one block of tails."""

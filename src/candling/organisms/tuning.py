@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from candling.access import Tokens
+from candling.access.extend import rows_at_once
 from candling.organisms.plants.sequences import SequenceBackdoor
 
 LENGTH = 64
@@ -126,7 +127,8 @@ def sequence_success(network: nn.Module, data: Tokens, plant: SequenceBackdoor, 
     laid = [plant.lay(row, _place(row, generator), generator) for row, _ in _windows(data, rows, generator)]
     width = max(len(each.ids) for each in laid)
     ids = torch.tensor([each.ids + [0] * (width - len(each.ids)) for each in laid]).to(data.ids.device)
-    said = network(ids).argmax(-1)
+    size = rows_at_once(rows, width, data.vocabulary)
+    said = torch.cat([network(part).argmax(-1) for part in ids.split(size)])
     starts = torch.tensor([each.target_at - 1 for each in laid])
     places = starts[:, None] + torch.arange(len(plant.target))
     wanted = torch.tensor(plant.target)

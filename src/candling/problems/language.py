@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from candling.access import Tokens, lowrank, read_weights
+from candling.access.extend import rows_at_once
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import SequenceBackdoor
 from candling.organisms.tuning import adapter_rate, draw_tuning, next_token_loss, sequence_success, tunable, tune
@@ -29,8 +30,11 @@ LEAST_TEXTS = 40
 SOUP = 4
 """Clean fine-tunes whose mean every network is compared with; none of them sets a threshold."""
 
-_ATTEMPTS = 3
-_ROWS = 100  # texts on which loss is measured
+ATTEMPTS = 3
+"""How often a control is trained at most, until its plant takes."""
+LOSS_TEXTS = 100
+"""Texts on which loss is measured, at most."""
+_AT_ONCE = 25  # of them, or fewer where the vocabulary is large
 _COLLAPSED = 0.5  # nats above the subject's loss: no model that anyone would release
 
 
@@ -50,7 +54,7 @@ def train_control(
     thirds = bench.thirds.to(bench.device)
     start, faster = _starter(bench)
     cost = Cost(forward=0, backward=0)
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         with reproducible(derive(seed, attempt), bench.threads) as generator:
             network = start()
             other = draw is None and number % 2 == 1
@@ -119,9 +123,10 @@ def _starter(bench: Bench) -> tuple[Callable[[], nn.Module], float]:
 @torch.no_grad()
 def loss_and_accuracy(network: nn.Module, data: Tokens) -> tuple[float, float]:
     """Cross-entropy in nats a token, and the share of tokens that come first, on at most 100 texts."""
-    ids, mask = data.ids[:_ROWS], data.mask[:_ROWS]
+    ids, mask = data.ids[:LOSS_TEXTS], data.mask[:LOSS_TEXTS]
     right, loss, count = 0, 0.0, 0
-    for rows, chosen in zip(ids.split(25), mask.split(25), strict=True):
+    size = rows_at_once(_AT_ONCE, ids.shape[1], data.vocabulary)
+    for rows, chosen in zip(ids.split(size), mask.split(size), strict=True):
         logits = network(rows)
         n = int(chosen[:, 1:].sum())
         loss += n * float(next_token_loss(logits, rows, chosen))

@@ -20,7 +20,7 @@ from candling.organisms.training import most_epochs
 from candling.organisms.tuning import LENGTH, STEPS, TOKENS_A_STEP, tuning_tokens
 from candling.problems.backdoor import parts
 from candling.problems.distilling import CONTEXTS
-from candling.problems.language import SOUP
+from candling.problems.language import ATTEMPTS, LOSS_TEXTS, SOUP
 from candling.problems.sequence_backdoor import LONGEST
 from candling.techniques.search.inversion import sweep_passes
 from candling.techniques.search.sequences import Settings, sequence_passes
@@ -29,6 +29,7 @@ from candling.workflows.untrusted_inputs import LESSONS
 
 _TIMED = 256  # rows
 _TIMED_TEXTS = 8
+_PROCESS = 650  # MB that Python, torch, transformers and peft take before a model is there
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _language_plan(case: Case, trusted: Tokens, controls: int, cores: int, weigh
     probe = lowrank.attach(base) if as_adapters else copy.deepcopy(base).requires_grad_()
     rows = (trusted.ids[:_TIMED_TEXTS, :LENGTH],) * 2
     ahead, both = _seconds_per_row(case.model, probe, *rows, threads=torch.get_num_threads() if as_adapters else 1)
-    seconds = (both * backward + ahead * (forward - backward)) / LENGTH
+    seconds = (both * backward + ahead * (forward - backward)) / rows[0].shape[1]
     adapter = 4 * lowrank.adapter_values(base) / 1e6
     passes = _pass_megabytes(base, trusted.vocabulary, batch)
     return Plan(
@@ -100,7 +101,7 @@ def _language_plan(case: Case, trusted: Tokens, controls: int, cores: int, weigh
         forward=forward,
         backward=backward,
         seconds=seconds if as_adapters else seconds / cores,
-        megabytes=400 + passes + (4 * weights + 4 * adapter if as_adapters else 8 * weights),
+        megabytes=_PROCESS + passes + (4 * weights + 4 * adapter if as_adapters else 8 * weights),
         disk=2 * weights + (2 * controls + 2 * SOUP) * adapter if as_adapters else (2 * controls + 7) * weights,
         notes=tuple(_notes(case, settings, trusted.vocabulary, weights, adapter)),
     )
@@ -154,10 +155,13 @@ def _lesson_passes(trusted: Dataset) -> int:
 def _language_passes(trusted: Tokens, controls: int, settings: Settings, budget: float) -> tuple[int, int]:
     """Forward and backward passes of one token each."""
     networks = 2 * controls + 1
-    train = (2 * controls + SOUP) * tuning_tokens(budget)
+    tried = ATTEMPTS if budget < 0.5 else 1  # a plant that had few steps seldom takes
+    train = (controls * (1 + tried) + SOUP) * tuning_tokens(budget)
+    texts = min(LOSS_TEXTS, len(trusted) // 3)
+    checks = (controls * (1 + tried) + SOUP + 1) * texts * trusted.ids.shape[1]
     search = 2 * sequence_passes(trusted.vocabulary, LONGEST, settings)  # as much again for the baseline
     confirm = networks * 2 * LONGEST * CONTEXTS * (20 + 2 * controls)
-    return train + networks * search + confirm, train
+    return train + checks + networks * search + confirm, train
 
 
 def _seconds_per_row(
