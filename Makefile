@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 RUN ?= candling-runs/sample-backdoor
 
-.PHONY: audit test check bench clean
+.PHONY: audit test check bench techniques clean
 
 # The sample hides a backdoor, so the right exit status is 1: found.
 audit: $(STAMP)
@@ -23,6 +23,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	set -e; for name in observe patching attribution acdc; do $(VENV)/bin/python benchmarks/$$name.py; done
+
+# The index of techniques, from their headers and the cards that are kept.
+techniques: $(STAMP)
+	$(VENV)/bin/python -m candling.workflows.technique_pages docs/techniques
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -9,9 +9,9 @@ from scipy.linalg import expm, fractional_matrix_power
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from candling.techniques.flag import DETECTORS, Fit, confidence, flag_inputs
+from candling.techniques.flag import DETECTORS, Fit, chance, confidence, flag_inputs
 
-STATES = {name: fit for name, fit in DETECTORS.items() if fit is not confidence}
+STATES = {name: fit for name, fit in DETECTORS.items() if fit not in (confidence, chance)}
 D, K = 6, 3
 
 

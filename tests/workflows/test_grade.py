@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from candling.maths.triggers import Mapping
 from candling.organisms.networks.digits import digits
 from candling.organisms.networks.gates import and_gate
 from candling.problems.backdoor import parts
-from candling.techniques.cards import cards
-from candling.techniques.flag import DETECTORS
+from candling.techniques.cards import best_detector, cards
+from candling.techniques.flag import DETECTORS, OF_ATTRIBUTIONS
 from candling.techniques.search import SEARCHES
 from candling.workflows.exams import circuits, flagging, searching
 from candling.workflows.exams.figures import mean_of
@@ -94,7 +95,7 @@ def test_a_search_that_sees_is_told_from_one_that_does_not():
 
 @pytest.fixture(scope="module")
 def sitting() -> flagging.Sitting:
-    return flagging.sit(0, 11)
+    return flagging.sit(0, 12)
 
 
 def test_every_detector_sits_the_exam_and_states_beat_chance(sitting):
@@ -136,7 +137,7 @@ def test_every_technique_says_what_it_asks_where_it_is_from_what_it_costs_and_wh
     assert len(found) > 30
     for module in found:
         title, said = header(module)
-        assert title.endswith("."), module.__name__
+        assert title.endswith((".", "?")), module.__name__
         assert set(said) == set(FIELDS), module.__name__
 
 
@@ -160,3 +161,17 @@ def test_pages_show_every_card_and_every_method():
     assert "candling grade --subjects 9 --seed 3" in written["README.md"]
     assert "| 0.75 [0.50, 0.90] | 1.5 |" in written["flag.md"]
     assert "`mahalanobis`" in written["flag.md"]
+
+
+def test_the_index_in_the_docs_is_what_headers_and_kept_cards_say():
+    """`make techniques` writes it anew."""
+    folder = Path(__file__).parents[2] / "docs" / "techniques"
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == pages(cards())
+
+
+def test_an_audit_uses_the_detector_with_the_best_card():
+    best = cards().best("flag")
+    chosen = best_detector()
+    assert chosen.fit is DETECTORS[chosen.name.removesuffix(OF_ATTRIBUTIONS)]
+    assert chosen.name == best.technique
+    assert chosen.attributions == chosen.name.endswith(OF_ATTRIBUTIONS)

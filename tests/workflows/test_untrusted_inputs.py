@@ -23,14 +23,14 @@ from candling.workflows.case import make_case
 from candling.workflows.untrusted_inputs import JudgedInputs, apart, judge_untrusted
 
 HOT = 40
-LESSONS = 2 * [
+LESSONS = 3 * [
     ("honest", "patch", None),
     ("cheat", "patch", None),
     ("honest", "trigger", None),
     ("cheat", "trigger", None),
     ("novel", "inverted", None),
 ]
-"""A few of those that an audit teaches."""
+"""A few of those that an audit teaches, to three controls each as there."""
 
 
 def sample() -> tuple[Model, Dataset]:
@@ -138,6 +138,13 @@ def test_groups_that_lie_apart_are_told_apart(sizes: list[int]) -> None:
     states = np.concatenate([g.normal(20 * i, 1, (n, 5)) for i, n in enumerate(sizes)])
     assert [len(group) for group in apart(states, 0)] == sizes
     assert sorted(row for group in apart(states, 0) for row in group) == list(range(len(states)))
+
+
+@pytest.mark.parametrize("dimensions", [5, 20, 128])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cloud_without_groups_is_one(dimensions: int, seed: int) -> None:
+    states = np.random.default_rng(seed).normal(size=(50, dimensions))
+    assert [len(group) for group in apart(states, 0)] == [50]
 
 
 def test_the_page_shows_each_group_and_what_the_answer_is_worth(judged: JudgedInputs) -> None:

@@ -17,9 +17,10 @@ def show(grades: Grades, console: Console) -> None:
     for exam in dict.fromkeys(card.exam for card in grades.cards):
         cards = sorted((card for card in grades.cards if card.exam == exam), key=lambda card: -rank(card))
         console.print(Text(f"\n{cards[0].question}: {exam}", style="bold"))
-        table = Table("technique", box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("technique", min_width=22)
         for figure in cards[0].figures:
-            table.add_column(figure.measure)
+            table.add_column(figure.measure, no_wrap=figure is cards[0].score)
         table.add_column("s each")
         for card in cards:
             rest = (f"{figure.value:.2f}" for figure in card.figures[1:])

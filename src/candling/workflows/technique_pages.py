@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from candling.evidence.card import Card, Grades
 from candling.report.grade_screen import rank, shown
 from candling.report.numerals import number
 from candling.runs.files import write_whole
+from candling.techniques.cards import cards
 
 FIELDS = ("Question", "Source", "Inputs", "Cost", "Known failures")
 _MARKED = "Written by `candling grade`; do not edit."
@@ -38,11 +40,16 @@ grader alone knew (`{command}`), with the null and the black-box baseline in the
 
 def write(grades: Grades, folder: Path) -> None:
     """The pages, and `cards.json` for programs. Raises EnvironmentFault."""
+    write_pages(grades, folder)
+    write_whole(folder / "cards.json", (grades.model_dump_json(indent=1) + "\n").encode())
+
+
+def write_pages(grades: Grades, folder: Path) -> None:
+    """Raises EnvironmentFault."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise EnvironmentFault("write", f"cannot make {folder}: {fault.strerror}") from fault
-    write_whole(folder / "cards.json", (grades.model_dump_json(indent=1) + "\n").encode())
     for name, text in pages(grades).items():
         write_whole(folder / name, text.encode())
 
@@ -102,3 +109,7 @@ def _table(cards: Sequence[Card]) -> str:
         cells = [*(shown(figure) for figure in card.figures), number(card.seconds)]
         rows.append(f"| {card.technique} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    write_pages(cards(), Path(sys.argv[1]))

@@ -31,7 +31,8 @@ from candling.problems.mechanism import (
     teach_control,
 )
 from candling.runs.seeds import derive, reproducible
-from candling.techniques.flag import confidence, flag_inputs, mahalanobis, states_of
+from candling.techniques.cards import best_detector
+from candling.techniques.flag import confidence, flag_inputs, states_of
 
 THRESHOLD = 0.05
 """Share of held-out trusted inputs that would be flagged."""
@@ -42,7 +43,7 @@ LESSONS = lessons(3, disguised=2)
 _SITES = 6
 _LEAST = 8  # inputs of a group
 _MOST_GROUPS = 4
-_APART = 0.35  # silhouette from which flagged inputs count as more than one group
+_APART = 0.25  # silhouette from which flagged inputs count as more than one group
 _LISTED = 1000
 _SHOWN = 8
 
@@ -118,7 +119,7 @@ def judge_untrusted(
     shown = [inputs[rows[:_SHOWN]].numpy() for rows in groups]
     return JudgedInputs(
         FlaggedInputs(
-            technique="Mahalanobis distance of states, averaged over layers",
+            technique=f"{best_detector().name} over layers, the detector with the best card",
             n=len(inputs),
             near_copies=found.near_copies,
             flagged=found.flagged,
@@ -150,7 +151,8 @@ def flag_job(subject: Candidate, trusted: Dataset, inputs: Tensor, seed: int) ->
     with reproducible(seed):
         network, known = subject.load(), trusted.x
         sites = hidden_sites(network, known, _SITES)
-        usual, found = flag_inputs(network, known, inputs, mahalanobis, sites)
+        detector = best_detector()
+        usual, found = flag_inputs(network, known, inputs, detector.fit, sites, attributions=detector.attributions)
         plain, unsure = flag_inputs(network, known, inputs, confidence, sites)
         above = found.score > torch.quantile(usual.score, 1 - THRESHOLD)
         rows = torch.nonzero(above).flatten()

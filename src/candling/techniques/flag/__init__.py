@@ -19,6 +19,9 @@ from candling.techniques.flag.quantum_entropy import quantum_entropy
 from candling.techniques.flag.relative_mahalanobis import relative_mahalanobis
 from candling.techniques.flag.spectral import spectral
 
+OF_ATTRIBUTIONS = ", of attributions"
+"""How a detector is called when it sees attributions in place of states."""
+
 DETECTORS: Mapping[str, Fit] = {
     "Mahalanobis": mahalanobis,
     "relative Mahalanobis": relative_mahalanobis,
@@ -32,6 +35,7 @@ DETECTORS: Mapping[str, Fit] = {
 
 __all__ = [
     "DETECTORS",
+    "OF_ATTRIBUTIONS",
     "Difference",
     "Fit",
     "Flags",

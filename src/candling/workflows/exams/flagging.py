@@ -17,7 +17,7 @@ from candling.access.hidden import hidden_sites
 from candling.evidence.card import Card
 from candling.organisms.networks.digits import digits
 from candling.runs.seeds import derive
-from candling.techniques.flag import DETECTORS, Fit, confidence, flag_inputs
+from candling.techniques.flag import DETECTORS, OF_ATTRIBUTIONS, Fit, chance, confidence, flag_inputs
 from candling.workflows.exams.figures import mean_of, median
 from candling.workflows.exams.organism import Organism, auroc, grow, untrained
 
@@ -58,7 +58,7 @@ def sit(number: int, seed: int) -> Sitting:
     blank = untrained(derive(seed, number))
     told = []
     for name, fit in DETECTORS.items():
-        for attributions in (False,) if fit is confidence else (False, True):
+        for attributions in (False,) if fit in (confidence, chance) else (False, True):
             start = time.process_time()
             _, found = _flagged(organism.network, known.x, x, fit, attributions)
             spent = time.process_time() - start
@@ -66,7 +66,7 @@ def sit(number: int, seed: int) -> Sitting:
             _, idle = _flagged(blank, known.x, x, fit, attributions)
             told.append(
                 Told(
-                    technique=f"{name}, of attributions" if attributions else name,
+                    technique=f"{name}{OF_ATTRIBUTIONS}" if attributions else name,
                     triggered=auroc(found[hot], found[~hot]),
                     in_untrained=auroc(idle[hot], idle[~hot]),
                     turned=float((new > torch.quantile(usual, 1 - FALSE_ALARMS)).float().mean()),
