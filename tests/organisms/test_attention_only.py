@@ -16,7 +16,7 @@ def trained(seed: int = 3) -> Anatomy:
     return train_attention_only(seed)
 
 
-def rows(n: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
+def rows(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     return repeated(n, torch.Generator().manual_seed(50))
 
 

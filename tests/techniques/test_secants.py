@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 from drawn_decoders import difference
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from leaves import KINDS, Slow, exact, some_pairs
 from torch import Tensor
@@ -131,6 +131,7 @@ def test_a_secant_s_first_order_is_the_recomputed_softmax(kind: str) -> None:
 NUMBER = st.floats(-200, 200)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(NUMBER, NUMBER, st.floats(-5, 5)), min_size=1, max_size=6), st.integers(0, 3))
 def test_the_secant_turns_a_difference_of_scores_into_that_of_probabilities(
     rows: list[tuple[float, float, float]], hidden: int
@@ -156,7 +157,7 @@ def test_where_both_runs_meet_the_secant_is_the_gradient() -> None:
 
 
 @cache
-def measured(net: KnownCircuit, n: int = 8) -> tuple[Pairs, Metric, Tensor, Tensor]:
+def measured(net: KnownCircuit, n: int = 4) -> tuple[Pairs, Metric, Tensor, Tensor]:
     """Pairs, their metric, which edges there are and what each does by exact patching."""
     pairs = net.pairs(n, torch.Generator().manual_seed(21))
     found = patch_paths(net.anatomy, pairs, metric=difference(pairs))
@@ -205,7 +206,7 @@ def test_no_number_of_steps_makes_integrated_gradients_see_a_key_and_a_value_alo
     key = senders.index("blocks.0.attn.head_out.1"), receivers.index("blocks.1.attn.head_k_in.2")
     truth = torch.zeros(there.shape, dtype=torch.float64).masked_scatter(there, exact_effects.double())[key]
     assert truth < -5
-    for steps in (5, 100):
+    for steps in (5, 60):
         found = edge_attribution_ig(net.anatomy, pairs, metric=metric, steps=steps).values
         assert float(found[key] / truth) < 0.5
         assert agrees(found[there], exact_effects)[0] < 0.95
