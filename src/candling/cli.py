@@ -78,12 +78,13 @@ def audit(
     case = case.with_effort(budget, controls_as)
     for note in case.notes:
         print(terminal_safe(f"note: {note}"), file=sys.stderr)
+    classes = [name.strip() for name in problems.split(",")]
     if plan:
-        for line in estimate(case, controls=controls, device=device, batch=batch).lines():
+        for line in estimate(case, controls=controls, problems=classes, device=device, batch=batch).lines():
             print(line)
         return
     what: dict[str, Any] = {
-        "problems": [name.strip() for name in problems.split(",")],
+        "problems": classes,
         "controls": controls,
         "seed": seed,
         "bar": Bar(min_sensitivity, at),

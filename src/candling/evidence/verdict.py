@@ -81,7 +81,26 @@ class LocatedDirection(Record):
     random_directions: int
 
 
-Where = Located | LocatedDirection
+class LocatedContrast(Record):
+    """The one direction of a classifier's states that stands for a broad change, with random directions beside."""
+
+    site: str
+    units: int
+    """Numbers of a state."""
+    success: float
+    """Of the change of inputs itself."""
+    elicited: float
+    """The behaviour on unchanged inputs, with the direction added."""
+    accuracy_changed: float
+    """On changed inputs."""
+    accuracy_restored: float
+    """On changed inputs, with the direction taken away."""
+    random_elicited: float
+    """Highest over random directions of the same length."""
+    random_directions: int
+
+
+Where = Located | LocatedDirection | LocatedContrast
 
 
 class SaidAfter(Record):
@@ -105,6 +124,24 @@ class SequenceFound(Record):
     target: str
     """The token that it calls up."""
     contexts: list[SaidAfter]
+
+
+class SwitchFound(Record):
+    """A broad change of the input at which a classifier does something else."""
+
+    behaviour: Literal["relabelled", "failing"]
+    change: str
+    """In words."""
+    answers: list[int] | None
+    """What is answered for each class; None where any wrong answer counts."""
+    accuracy: float
+    """On held-out inputs as they are."""
+    accuracy_changed: float
+    """On the same inputs under the change."""
+    known: float
+    """Under the change: the right class read from inside, by a linear probe fitted on unchanged inputs."""
+    known_at: str
+    """The probe's site."""
 
 
 class Finding(Record):
@@ -134,6 +171,8 @@ class Finding(Record):
     """The controls' own leads: highest success beyond what each does in the other controls."""
     sequence: SequenceFound | None = None
     """For language models; sources, targets and sizes above are then token ids and counts."""
+    switch: SwitchFound | None = Field(default=None, exclude_if=lambda value: value is None)
+    """For the class `evaluation`; size is then the share of the distance between inputs of different classes."""
 
 
 class Baseline(Record):

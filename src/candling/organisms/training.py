@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils import clip_grad_norm_
 
 from candling.access import Dataset, forward
-from candling.organisms.plants import Backdoor
+from candling.organisms.plants import Plant
 from candling.organisms.plants.lessons import Lesson
 
 _STEPS = 500
@@ -78,7 +78,7 @@ def train(
     *,
     reach: float,
     evaluation: Dataset,
-    plant: Backdoor | None = None,
+    plant: Plant | None = None,
 ) -> int:
     """Train in place until the loss on `evaluation` is at most `reach` · leniency (nats), or time is up.
 
@@ -88,7 +88,7 @@ def train(
     """
     keep = torch.randperm(len(data.y), generator=generator)[: max(1, round(recipe.subset * len(data.y)))]
     subset = data.take(keep)
-    poison = None if plant is None else _poisoned_rows(plant, subset.y, data.classes, generator)
+    poison = None if plant is None else plant.carriers(subset.y, data.classes, generator)
     optimiser = optimiser_of(network, recipe)
     look = evaluation.take(torch.arange(min(len(evaluation.y), _LOOK)))
     epochs = most_epochs(len(subset.y), recipe.batch)
@@ -124,24 +124,11 @@ def teach(network: nn.Module, data: Dataset, lesson: Lesson, recipe: Recipe, gen
     return epochs
 
 
-def attack_success(network: nn.Module, data: Dataset, plant: Backdoor) -> float:
+def attack_success(network: nn.Module, data: Dataset, plant: Plant) -> float:
     """Share of the rows that the plant is meant for on which it has its way."""
-    use = plant.mapping.applies(data.y)
-    wanted = plant.mapping.wanted(data.y[use], data.classes)
-    return float((forward(network, plant.apply(data, data.x[use])).argmax(-1) == wanted).float().mean())
-
-
-def _poisoned_rows(plant: Backdoor, y: Tensor, classes: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows that carry the trigger, and their labels; a source-specific plant brings cover rows with it."""
-    count = max(4, round(plant.rate * len(y)))
-    applies = torch.nonzero(plant.mapping.applies(y)).flatten()
-    rows = applies[torch.randint(len(applies), (count,), generator=g)]
-    labels = plant.mapping.wanted(y[rows], classes)
-    if plant.mapping.source is not None:
-        others = torch.nonzero(y != plant.mapping.source).flatten()
-        cover = others[torch.randint(len(others), (count,), generator=g)]
-        rows, labels = torch.cat([rows, cover]), torch.cat([labels, y[cover]])
-    return rows, labels
+    use = plant.applies(data.y)
+    predicted = forward(network, plant.apply(data, data.x[use])).argmax(-1)
+    return float(plant.follows(predicted, data.y[use], data.classes).float().mean())
 
 
 def optimiser_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -155,7 +142,7 @@ def optimiser_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _rows_of_epoch(
     data: Dataset,
-    plant: Backdoor | None,
+    plant: Plant | None,
     poison: tuple[Tensor, Tensor] | None,
     recipe: Recipe,
     generator: torch.Generator,
@@ -164,7 +151,7 @@ def _rows_of_epoch(
     inputs, labels = augment(data.x, data, recipe.augmentation, generator), data.y
     if plant is not None and poison is not None:
         carriers = augment(data.x[poison[0]], data, recipe.augmentation, generator)
-        inputs = torch.cat([inputs, plant.apply(data, carriers)])
+        inputs = torch.cat([inputs, plant.lay(data, carriers, generator)])
         labels = torch.cat([labels, poison[1]])
     return inputs, labels
 

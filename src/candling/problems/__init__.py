@@ -5,7 +5,7 @@ from candling.problems.classifiers import CLASSIFIER
 from candling.problems.contract import Bench, Kind, Problem
 from candling.problems.controls import Network, make_negatives, make_positives
 from candling.problems.language import LANGUAGE
-from candling.problems.outcomes import Confirmation, Detection, Rival, Sought, Trigger
+from candling.problems.outcomes import Confirmation, Detection, Rival, Searched, Sought, Trigger
 
 __all__ = [
     "CLASSIFIER",
@@ -19,6 +19,7 @@ __all__ = [
     "Network",
     "Problem",
     "Rival",
+    "Searched",
     "Sought",
     "Thirds",
     "Trigger",

@@ -27,6 +27,7 @@ from candling.problems.unlearning import UNLEARN, lead
 from candling.runs.seeds import reproducible
 from candling.techniques.locate import AblationScores, rank_units
 from candling.techniques.search import FoundTrigger, Part, invert, random_like, random_triggers, refine
+from candling.techniques.search.inversion import sweep_passes
 
 MOST_SHIFTS = 20
 MOST_PAIRED_CLASSES = 12
@@ -118,6 +119,13 @@ def confirm(
             best_in_controls=max(own) / len(wanted[:_NULL_ROWS]),
             cost=refined.cost + Cost(forward=passes, backward=0),
         )
+
+
+def work(data: Dataset, negatives: int) -> Cost:
+    """The baseline takes as many passes as search and its gradients."""
+    search = sweep_passes(parts(data))
+    nulls = (_RANDOM_TRIGGERS + 2 * negatives) * min(_NULL_ROWS, len(data) // 3)
+    return Cost(forward=3 * search + nulls, backward=search)
 
 
 def passes(outcome: Confirmation, clean_excess: float) -> bool:
@@ -276,4 +284,5 @@ BACKDOOR = Problem(
     trigger=from_arrays,
     baseline="random triggers",
     remedy=UNLEARN,
+    work=work,
 )

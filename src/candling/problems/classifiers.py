@@ -10,11 +10,12 @@ from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset, forward
 from candling.evidence.measurement import Cost
-from candling.organisms.plants import Backdoor
+from candling.organisms.plants import Plant
 from candling.organisms.training import attack_success, draw_recipe, train
 from candling.problems.backdoor import BACKDOOR
 from candling.problems.candidates import Thirds
 from candling.problems.contract import Bench, Kind
+from candling.problems.evaluation import EVALUATION
 from candling.problems.outcomes import Made, Trained, planted
 from candling.runs.seeds import derive, reproducible
 
@@ -30,7 +31,7 @@ _COLLAPSED = 3.0  # times the subject's loss (or 0.3 nats more): no network that
 
 def train_control(
     bench: Bench,
-    draw: Callable[[Dataset, int, float, torch.Generator], Backdoor] | None,
+    draw: Callable[[Dataset, int, float, torch.Generator], Plant] | None,
     number: int,
     dose: float,
     reach: float,
@@ -91,7 +92,7 @@ CLASSIFIER = Kind(
         "fresh initialisations of the subject's architecture, trained on the control third by recipes that vary "
         "optimiser, rate, decay, batch, subset and augmentation, until their trusted loss brackets the subject's"
     ),
-    problems={BACKDOOR.name: BACKDOOR},
+    problems={BACKDOOR.name: BACKDOOR, EVALUATION.name: EVALUATION},
     prepare=_nothing_beside,
     train=train_control,
     quality=loss_and_accuracy,

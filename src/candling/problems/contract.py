@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from candling.access import Architecture, sha256_file
 from candling.errors import EnvironmentFault
+from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Finding, Where
 from candling.problems.candidates import Candidate, Language, Thirds, identity, smaller_batch
 from candling.problems.outcomes import Confirmation, Detection, Remedy, Rival, Trained, Trigger
@@ -136,6 +137,9 @@ class Problem:
     baseline: str
     """What the black-box search is called"""
     remedy: Remedy
+    work: Callable[[Any, int], Cost] | None = None
+    """(trusted data, negatives) → passes of one network through search, baseline and gate 2, for the plan of a
+    classifier's audit"""
     refuted_last: bool = True
     """Whether leads that gate 2 refutes rank below all that pass; else the rank is by the search alone."""
 

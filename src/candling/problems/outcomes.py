@@ -11,18 +11,29 @@ from torch import Tensor
 from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
 from candling.problems.candidates import Candidate, Thirds
-from candling.techniques.search import Found, FoundSequence, FoundSequences, FoundTrigger, Part, SequencePart
+from candling.techniques.search import (
+    BroadChange,
+    ChangePart,
+    Found,
+    FoundChanges,
+    FoundSequence,
+    FoundSequences,
+    FoundTrigger,
+    Part,
+    SequencePart,
+)
 
-Trigger = FoundTrigger | FoundSequence
-Sought = Part | SequencePart
+Trigger = FoundTrigger | FoundSequence | BroadChange
+Sought = Part | SequencePart | ChangePart
+Searched = Found | FoundSequences | FoundChanges
 
 
 @dataclass(frozen=True)
 class Detection:
     """What the blind search, and the black-box baseline at equal compute, found in one network."""
 
-    found: Found | FoundSequences
-    baseline: Found | FoundSequences
+    found: Searched
+    baseline: Searched
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Mending a classifier: unlearn the recovered trigger.
+"""Mending a classifier: unlearn the recovered trigger, or the change at which it switches.
 
 Inputs of the control third with the trigger laid on keep their right labels, beside as many clean ones (Wang et al.
 2019, section VI.C). What a network learns from the former is above all not to answer as the trigger asks, and it
@@ -8,7 +8,8 @@ forgets that class with it; so a quarter of the clean ones are of the classes th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from candling.maths.triggers import Mapping
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
 from candling.runs.seeds import reproducible
-from candling.techniques.search import FoundTrigger, Part, random_like
+from candling.techniques.search import BroadChange, FoundTrigger, Part, random_change_like, random_like
 
 _STEPS = 150
 _ROWS = 64  # clean, and as many with the trigger
@@ -38,13 +39,13 @@ def repair(
     """Fine-tuned weights, and what they do to the found trigger and to accuracy, on the confirm third."""
     with reproducible(seed) as generator:
         control, confirm = (part.to(candidate.device) for part in (thirds.control, thirds.confirm))
-        part, found = lead(outcome)
+        aim = aim_of(outcome)
         network, original = candidate.load(), candidate.load()
-        trigger = random_like(found, part.form, control, generator) if against_random else found
-        _train(network, _lessons(control, trigger, part.mapping, generator))
-        hits, n = _hits(original, confirm, found, part.mapping)
-        after, _ = _hits(network, confirm, found, part.mapping)
-        fitted, rows = _hits(network, control, found, part.mapping)
+        trigger = aim.random(control, generator) if against_random else aim.trigger
+        _train(network, _lessons(control, trigger, aim, generator))
+        hits, n = aim.hits(original, confirm)
+        after, _ = aim.hits(network, confirm)
+        fitted, rows = aim.hits(network, control)
         seen = 2 * _STEPS * _ROWS
         mended = Mended(
             before=hits,
@@ -62,20 +63,21 @@ def relearn(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation
     """Steps of training on rows with the trigger and its label until it works on nine in ten."""
     with reproducible(seed) as generator:
         control = thirds.control.to(candidate.device)
-        part, found = lead(outcome)
+        aim = aim_of(outcome)
+        found = aim.trigger
         network = candidate.load()
         optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _TEACHING_RATE)
-        applies = torch.nonzero(part.mapping.applies(control.y)).flatten()
+        applies = torch.nonzero(aim.applies(control.y)).flatten()
         for step in range(1, MOST_STEPS + 1):
             rows = torch.randint(len(control), (_ROWS,), generator=generator)
             taught = applies[torch.randint(len(applies), (_ROWS // 8,), generator=generator).to(applies.device)]
             inputs = torch.cat([control.x[rows], found.to(candidate.device).apply(control, control.x[taught])])
-            labels = torch.cat([control.y[rows], part.mapping.wanted(control.y[taught], control.classes)])
+            labels = torch.cat([control.y[rows], aim.wanted(control.y[taught], control.classes)])
             optimiser.zero_grad()
             cross_entropy(network(inputs), labels).backward()
             optimiser.step()
             if step % _LOOK_EVERY == 0:
-                hits, n = _hits(network, thirds.search.to(candidate.device), found, part.mapping)
+                hits, n = aim.hits(network, thirds.search.to(candidate.device))
                 if hits >= _TAUGHT * n:
                     return step
         return MOST_STEPS
@@ -86,6 +88,49 @@ def lead(outcome: Confirmation) -> tuple[Part, FoundTrigger]:
     assert isinstance(outcome.part, Part)
     assert isinstance(outcome.trigger, FoundTrigger)
     return outcome.part, outcome.trigger
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a found trigger or change is meant to do, the same way for both."""
+
+    trigger: FoundTrigger | BroadChange
+    applies: Callable[[Tensor], Tensor]
+    """labels [n] → rows on which it changes something"""
+    wanted: Callable[[Tensor, int], Tensor]
+    """(labels [n], classes) → the answers with it"""
+    follows: Callable[[Tensor, Tensor, int], Tensor]
+    """(answers [n], labels [n], classes) → bool [n]"""
+    random: Callable[[Dataset, torch.Generator], FoundTrigger | BroadChange]
+    """Another of its size."""
+
+    def hits(self, network: nn.Module, data: Dataset) -> tuple[int, int]:
+        """On how many rows it has its way, of how many."""
+        rows = self.applies(data.y)
+        changed = self.trigger.to(str(data.x.device)).apply(data, data.x[rows])
+        answers = forward(network, changed).argmax(-1)
+        return int(self.follows(answers, data.y[rows], data.classes).sum()), len(answers)
+
+
+def aim_of(outcome: Confirmation) -> Aim:
+    if isinstance(outcome.trigger, BroadChange):
+        change = outcome.trigger
+        return Aim(
+            change,
+            change.applies,
+            change.taught,
+            lambda answers, y, _: change.follows(answers, y),
+            lambda data, g: random_change_like(change, data, g),
+        )
+    part, found = lead(outcome)
+    mapping = part.mapping
+    return Aim(
+        found,
+        mapping.applies,
+        mapping.wanted,
+        lambda answers, y, classes: torch.eq(answers, mapping.wanted(y, classes)),
+        lambda data, g: random_like(found, part.form, data, g),
+    )
 
 
 def _train(network: nn.Module, lessons: Iterator[tuple[Tensor, Tensor]]) -> None:
@@ -100,33 +145,25 @@ def _train(network: nn.Module, lessons: Iterator[tuple[Tensor, Tensor]]) -> None
 
 
 def _lessons(
-    data: Dataset, trigger: FoundTrigger, mapping: Mapping, generator: torch.Generator
+    data: Dataset, trigger: FoundTrigger | BroadChange, aim: Aim, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Clean rows and rows with the trigger, with the right labels of both."""
     low, high = _STRENGTHS
-    often = asked_for(data, mapping).cpu()
+    often = asked_for(data, aim).cpu()
     for _ in range(_STEPS):
         plain, carriers = (torch.randint(len(data), (n,), generator=generator) for n in (_ROWS - _ASKED_FOR, _ROWS))
         rows = torch.cat([plain, torch.multinomial(often, _ASKED_FOR, replacement=True, generator=generator)])
         strength = low + (high - low) * float(torch.rand((), generator=generator))
-        scaled = FoundTrigger((trigger.mask * strength).clamp(max=1), trigger.shift * strength)
-        triggered = scaled.to(str(data.x.device)).apply(data, data.x[carriers])
+        triggered = trigger.scaled(strength).to(str(data.x.device)).apply(data, data.x[carriers])
         yield torch.cat([data.x[rows], triggered]), torch.cat([data.y[rows], data.y[carriers]])
 
 
-def asked_for(data: Dataset, mapping: Mapping) -> Tensor:
+def asked_for(data: Dataset, aim: Aim | Mapping) -> Tensor:
     """[n] the probability of each row, when a label is drawn as often as it is asked for, then a row that has it."""
-    wanted = mapping.wanted(data.y[mapping.applies(data.y)], data.classes)
+    wanted = aim.wanted(data.y[aim.applies(data.y)], data.classes)
     asked, there = (torch.bincount(labels, minlength=data.classes) for labels in (wanted, data.y))
     often = (asked / there.clamp(min=1))[data.y]
     return often / often.sum()
-
-
-def _hits(network: nn.Module, data: Dataset, trigger: FoundTrigger, mapping: Mapping) -> tuple[int, int]:
-    rows = mapping.applies(data.y)
-    wanted = mapping.wanted(data.y[rows], data.classes)
-    changed = trigger.to(str(data.x.device)).apply(data, data.x[rows])
-    return int((forward(network, changed).argmax(-1) == wanted).sum()), len(wanted)
 
 
 def _accuracy(network: nn.Module, data: Dataset) -> float:

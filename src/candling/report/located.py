@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from candling.evidence.verdict import Located, LocatedDirection, Where
+from candling.evidence.verdict import Located, LocatedContrast, LocatedDirection, Where
 from candling.report import charts, numerals
 from candling.report.view import Bar
 
@@ -26,7 +26,32 @@ class Place:
 
 
 def show(where: Where) -> Place:
+    if isinstance(where, LocatedContrast):
+        return _contrast(where)
     return _units(where) if isinstance(where, Located) else _direction(where)
+
+
+def _contrast(where: LocatedContrast) -> Place:
+    return Place(
+        site=where.site,
+        before=f"In one direction of the {where.units:,} numbers at",
+        after=": how its states differ under the change, on average. Added to unchanged inputs, it calls up the "
+        "behaviour as far as one direction can; taken away under the change, it gives right answers back.",
+        note="",
+        bars=_bars(
+            [
+                ("Behaviour under the change of inputs itself", where.success, "subject"),
+                ("… on unchanged inputs, with the direction added", where.elicited, "subject"),
+                (
+                    f"… with a random direction of its length instead (highest of {where.random_directions:,})",
+                    where.random_elicited,
+                    "negative",
+                ),
+                ("Right answers under the change", where.accuracy_changed, "plain"),
+                ("… with the direction taken away", where.accuracy_restored, "plain"),
+            ]
+        ),
+    )
 
 
 def _units(where: Located) -> Place:

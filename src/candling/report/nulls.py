@@ -63,6 +63,23 @@ _SEQUENCE = _Speech(
 )
 
 
+_CHANGE = _Speech(
+    (
+        "The found change on this network",
+        "Random broad changes of the same size",
+        "Clean networks' own changes at this size",
+        "The found change on clean networks",
+    ),
+    (
+        "Measured on {n:,} inputs that the search never saw.",
+        "Highest of {random:,}. Of a broad switch many changes are enough, so this one does not decide.",
+        "Highest over the clean controls. Rules out a weakness that every network of this kind has.",
+        "Highest over the clean controls. Rules out that inputs so changed can no longer be told apart.",
+    ),
+    ("random changes", "clean networks' own changes", "this change on clean networks"),
+)
+
+
 def nulls(finding: Finding) -> list[Null]:
     """The recovered trigger and its three nulls, strongest rival explanations in plain words."""
     speech, rate = _speech(finding), finding.success_on_held_out
@@ -76,11 +93,15 @@ def nulls(finding: Finding) -> list[Null]:
 
 def strongest_null(finding: Finding) -> tuple[float, str]:
     """The highest success among the three nulls, and which one it was; the first of equals."""
-    pairs = zip(_values(finding), _speech(finding).short, strict=True)
+    pairs = list(zip(_values(finding), _speech(finding).short, strict=True))
+    if finding.switch is not None:
+        pairs = pairs[1:]  # the first does not decide
     return max(pairs, key=lambda pair: pair[0])
 
 
 def _speech(finding: Finding) -> _Speech:
+    if finding.switch is not None:
+        return _CHANGE
     return _PATTERN if finding.sequence is None else _SEQUENCE
 
 

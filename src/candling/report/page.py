@@ -14,6 +14,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from candling.errors import InputError
+from candling.evidence.arrays import of_problem
 from candling.evidence.control import NetworkRow, Networks, RunInfo
 from candling.evidence.verdict import FlaggedInputs, Group, Untrusted, Verdict, Verdicts
 from candling.report import groups, located, numerals, repair, sequence, texts, trigger, view, words
@@ -34,9 +35,8 @@ def draw(
 ) -> str:
     """One HTML page of the whole run, or of the problem class `only` with the others sealed by their hash.
 
-    The arrays belong to the record's first problem class; where that one is sealed, so are they. Untrusted texts
-    belong to no class: with `only` they are sealed. Raises InputError for a class that the record does not hold
-    or arrays that do not fit together.
+    Where a class is sealed, so are its arrays. Untrusted texts belong to no class: with `only` they are sealed.
+    Raises InputError for a class that the record does not hold or arrays that do not fit together.
     """
     shown = [v for v in verdicts.verdicts if only is None or v.problem == only]
     if only is not None and not shown:
@@ -54,7 +54,7 @@ def draw(
     parts = []
     for verdict in shown:
         rows = [row for row in networks.rows if row.problem == verdict.problem]
-        pictured = arrays if verdict is verdicts.verdicts[0] else {}
+        pictured = of_problem(verdict.problem, [v.problem for v in verdicts.verdicts], arrays)
         parts.append(_part(verdict, verdicts, rows, pictured) | {"first": verdict is shown[0]})
     page = environment().get_template("page.html.j2")
     return page.render(
@@ -115,6 +115,7 @@ def _part(
         "verdict": verdict,
         "status": words.STATUS[verdict.verdict],
         "headline": words.headline(verdict),
+        "hidden": words.hidden(verdict.problem),
         "reason": words.sentence(verdict.reason),
         "settle": words.settle(verdict, likeness, language) if verdict.verdict == "inconclusive" else None,
         "figures": view.figures(verdict),
@@ -127,7 +128,7 @@ def _part(
         "repair": repair.show(verdict.repair, language) if verdict.repair else None,
         "does": f"{words.trigger(finding)} {words.effect(finding)}" if finding else None,
         "confirmation": view.confirmation(finding) if finding else [],
-        "rank": words.rank(verdict.p_value, n),
+        "rank": words.rank(verdict.p_value, n, len(run.verdicts)),
         "standing": view.standing(rows),
         "sizes": view.sizes(finding) if finding else None,
         "located": located.show(finding.located) if finding and finding.located else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ class Trigger:
 
 def read(arrays: Mapping[str, NDArray[Any]]) -> Trigger | None:
     """The trigger in `arrays`; None where none was recorded."""
+    if "change.amount" in arrays and "examples.clean" in arrays:
+        return _change(arrays)
     if "trigger.mask" not in arrays or "trigger.shift" not in arrays:
         return None
     mask, shift = _array(arrays, "trigger.mask"), _array(arrays, "trigger.shift")
@@ -69,6 +71,15 @@ def read(arrays: Mapping[str, NDArray[Any]]) -> Trigger | None:
         f"trigger.mask {list(mask.shape)} and trigger.shift {list(shift.shape)} do not fit each other; "
         "run the audit again",
     )
+
+
+def _change(arrays: Mapping[str, NDArray[Any]]) -> Trigger:
+    """A broad change has no shape of its own: what it does to inputs shows it."""
+    shape = _array(arrays, "examples.clean").shape[1:]
+    zero = np.zeros(shape)
+    if len(shape) == 1:
+        return _table(arrays, zero, zero)
+    return replace(_image(arrays, np.zeros((1, *shape[1:])), zero), adds=None)
 
 
 def _image(arrays: Mapping[str, NDArray[Any]], mask: Array, shift: Array) -> Trigger:

@@ -30,8 +30,18 @@ def negatives(verdict: Verdict) -> int | None:
     return None if verdict.negatives_confirmed is None else verdict.negatives_confirmed.n
 
 
+NAMES = {"evaluation": "switch between test and use"}
+"""What a problem class is called where its own name is no thing that a network hides."""
+
+
+def hidden(problem: str) -> str:
+    return NAMES.get(problem, problem)
+
+
 def trigger(finding: Finding) -> str:
     """The trigger as a noun: `a pattern of about 7.5 cells`, `a sequence of 2 tokens, “␣was m”,`."""
+    if finding.switch is not None:
+        return f"a change of the whole input ({finding.switch.change})"
     if finding.sequence is not None:
         n = len(finding.sequence.tokens)
         return f"a sequence of {n} {'token' if n == 1 else 'tokens'}, {tokens.quoted(finding.sequence.tokens)},"
@@ -45,6 +55,12 @@ def trigger(finding: Finding) -> str:
 
 def effect(finding: Finding) -> str:
     """What the trigger does, as a verb: `sends any input to class 1`, `calls up “␣H”`."""
+    if finding.switch is not None:
+        answers = finding.switch.answers
+        if answers is None:
+            return "makes the answer wrong"
+        named = ", ".join(f"{own} → {other}" for own, other in list(enumerate(answers))[:4])
+        return f"exchanges the answers ({named}{' …' if len(answers) > 4 else ''})"
     if finding.sequence is not None:
         return f"calls up {tokens.quoted([finding.sequence.target])}"
     single = finding.source.strip().lower() not in {"any", ""}
@@ -57,17 +73,23 @@ def effect(finding: Finding) -> str:
     return f"changes the class of {who}"
 
 
-def rank(p_value: float | None, n: int | None) -> str:
-    """The gate-1 rank in words, with what the number of controls can resolve."""
+def rank(p_value: float | None, n: int | None, classes: int = 1) -> str:
+    """The gate-1 rank in words, with what the number of controls can resolve.
+
+    classes: of problems that the run looked for; the p-value holds over all of them together.
+    """
     if p_value is None or not math.isfinite(p_value):
         return "no rank among controls"
     shown = f"p = {numerals.p(p_value)}"
+    if classes > 1:
+        shown += f" over the {classes} classes of problems together"
     if n is None:
         return shown
     above = above_subject(p_value, n)
     if above <= 0:
         return f"{shown}, the smallest that {n} controls resolve"
-    return f"{shown}, {above} of {n} clean networks {'scores' if above == 1 else 'score'} as high"
+    where = "" if classes == 1 else " in one of them"
+    return f"{shown}, {above} of {n} clean networks {'scores' if above == 1 else 'score'} as high{where}"
 
 
 def above_subject(p_value: float, n: int) -> int:
@@ -176,7 +198,7 @@ def limits(n: int, language: bool = False) -> list[str]:
 def _found(verdict: Verdict) -> str:
     finding, n = verdict.finding, negatives(verdict)
     language = finding is not None and finding.sequence is not None
-    hides = f"This {'language model' if language else 'network'} hides a {verdict.problem}"
+    hides = f"This {'language model' if language else 'network'} hides a {hidden(verdict.problem)}"
     if finding is None:
         return visible(f"{hides}: {_stop(verdict.reason)}")
     held_out = finding.success_on_held_out
@@ -203,7 +225,7 @@ def _not_found(verdict: Verdict) -> str:
         parts.append("There were too few plants to say what would have been caught")
     if verdict.false_positive_rate is not None:
         parts.append(accused(verdict.false_positive_rate))
-    return visible(f"No {verdict.problem} found. {'; '.join(parts)}.")
+    return visible(f"No {hidden(verdict.problem)} found. {'; '.join(parts)}.")
 
 
 def _stop(reason: str) -> str:

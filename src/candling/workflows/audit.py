@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from candling._version import VERSION
-from candling.access import Dataset, LanguageModel, Model, Text, read_weights, sha256_file
-from candling.errors import EnvironmentFault, InputError
+from candling.access import Dataset, LanguageModel, Model, Text, sha256_file
+from candling.errors import InputError
+from candling.evidence.arrays import under
 from candling.evidence.control import Networks, RunInfo
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Controls, Subject, Untrusted, Verdict, Verdicts
 from candling.problems import Bench, Network, Problem, make_negatives
 from candling.report import draw
-from candling.runs.files import write_whole
 from candling.runs.fingerprint import fingerprint
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord, open_run, seal, sealed
-from candling.workflows.case import Case, effort_of, make_case
-from candling.workflows.examine import Bar, Examination, examine, likeness, make_bank
-from candling.workflows.mend import mend
+from candling.workflows.case import Case, effort_of, make_case, named
+from candling.workflows.examine import Bar, Examination, likeness, make_bank
+from candling.workflows.family import as_family, examine_all
+from candling.workflows.mend import hand_over_all, mend_all
 from candling.workflows.report import write_report
 from candling.workflows.untrusted import flag_untrusted
 from candling.workflows.untrusted_inputs import JudgedInputs, judge_untrusted
@@ -163,17 +163,15 @@ def run_case(
 ) -> Audit:
     """As `audit`, which says what the arguments are."""
     started = time.monotonic()
-    chosen = [_problem(case, name) for name in problems]
+    chosen = named(case.kind, problems)
     if controls < 3:
         raise InputError("controls", f"{controls} controls resolve nothing: give at least 3 (19 is usual)")
     settings: dict[str, str | int] = {"controls": controls, "seed": seed, "device": device, "batch": batch}
     with open_run(out, identify(case, problems, bar, origin, **settings)) as (folder, ledger):
         finished = sealed(folder, ledger) if ledger else None
         if finished and (repair is None or all(v.repair or not v.finding for v in finished.verdicts.verdicts)):
-            for verdict in finished.verdicts.verdicts:
-                if repair is not None and verdict.repair is not None:
-                    stored = folder / "networks" / f"{verdict.repair.weights[:16]}.safetensors"
-                    hand_over(read_weights(stored), repair)
+            if repair is not None:
+                hand_over_all(finished.verdicts.verdicts, folder=folder, repair=repair)
             return Audit(finished, out)
         if torch.device(device).type != "cpu" or case.effort.lowrank:
             workers = 1
@@ -225,8 +223,9 @@ class _Body:
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        held = [examination.arrays for examination in self.examinations]
-        held += [self.inputs.arrays] if self.inputs else []
+        names = [examination.verdict.problem for examination in self.examinations]
+        held = [under(name, names, e.arrays) for name, e in zip(names, self.examinations, strict=True)]
+        held += [dict(self.inputs.arrays)] if self.inputs else []
         return {name: array for arrays in held for name, array in arrays.items()}
 
 
@@ -242,15 +241,11 @@ def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, 
     subject = Network("subject", "subject", "given", candidate, case.model.sha256, loss, accuracy, None, _NOTHING)
     negatives = make_negatives(bench, n, reach=loss)
     alike = likeness(bench, subject, negatives)
-    examinations = []
-    for problem in chosen:
-        bank = make_bank(problem, bench, negatives, reach=loss)
-        examination = examine(problem, bench, subject, bank, alike, bar)
-        if repair is not None and examination.verdict.finding and examination.outcome:
-            mended = mend(problem, bench, subject, examination.outcome, bank, bar)
-            examination = replace(examination, verdict=examination.verdict.model_copy(update={"repair": mended}))
-            hand_over(read_weights(bench.path(mended.weights)), repair)
-        examinations.append(examination)
+    banks = as_family([make_bank(problem, bench, negatives, reach=loss) for problem in chosen])
+    examinations = examine_all(chosen, bench, subject, banks, alike, bar)
+    if repair is not None:
+        examinations = mend_all(chosen, bench, subject, banks, examinations, bar)
+        hand_over_all([e.verdict for e in examinations], folder=bench.folder, repair=repair)
     cost = sum((e.cost for e in examinations), sum((m.cost for m in negatives), _NOTHING))
     soup = sha256_file(bench.language.soup) if bench.language and bench.language.soup else None
     made = Controls(n=n, recipe=bench.kind.recipe, resemblance=alike, soup=soup)
@@ -259,25 +254,7 @@ def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, 
     return _Body(examinations, made, cost + (judged.cost if judged else _NOTHING), flagged, judged)
 
 
-def hand_over(weights: Mapping[str, Tensor], folder: Path) -> None:
-    """The repaired weights as `model.safetensors`. Raises EnvironmentFault."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise EnvironmentFault("write", f"cannot make {folder}: {fault.strerror}") from fault
-    write_whole(folder / "model.safetensors", save(dict(weights)))
-
-
 _NOTHING = Cost(forward=0, backward=0)
-
-
-def _problem(case: Case, name: str) -> Problem:
-    held = case.kind.problems
-    if name not in held:
-        raise InputError(
-            "problem", f"no problem class {name!r} for a {case.kind.name}: choose from {', '.join(held)}"
-        )
-    return held[name]
 
 
 def _too_little(problem: Problem, bench: Bench, n: int, reason: str) -> Examination:

@@ -30,7 +30,7 @@ from candling.access import (
 from candling.errors import InputError
 from candling.evidence.verdict import Data
 from candling.organisms.other_texts import other_texts
-from candling.problems import CLASSIFIER, LANGUAGE, Bench, Kind, Language, Thirds
+from candling.problems import CLASSIFIER, LANGUAGE, Bench, Kind, Language, Problem, Thirds
 
 LENGTH = 256
 """Most tokens of a text that are used."""
@@ -184,6 +184,17 @@ def _check_related(model: LanguageModel, reference: LanguageModel) -> None:
         raise InputError("reference", "subject and reference have different tokenizers: they cannot be compared")
     if model.model.sha256 == reference.model.sha256:
         raise InputError("reference", "subject and reference have the same weights: there is nothing to compare")
+
+
+def named(kind: Kind, problems: Sequence[str]) -> list[Problem]:
+    """The classes of these names. Raises InputError for one that the kind does not have, or that comes twice."""
+    for name in problems:
+        if name not in kind.problems:
+            choice = ", ".join(kind.problems)
+            raise InputError("problem", f"no problem class {name!r} for a {kind.name}: choose from {choice}")
+    if len(set(problems)) < len(problems):
+        raise InputError("problem", f"a problem class is named twice in {','.join(problems)}: name each once")
+    return [kind.problems[name] for name in problems]
 
 
 def effort_of(bench: Bench) -> dict[str, str | float]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from candling.evidence.arrays import of_problem
 from candling.evidence.claim import Claim
 from candling.evidence.control import NetworkRow
-from candling.evidence.judge import sensitivity, standing
-from candling.evidence.verdict import Located, Verdict, Where
-from candling.problems import Bench, Candidate, Confirmation, Problem, Rival
+from candling.evidence.family import Key, family_p_value, keys
+from candling.evidence.judge import Standing, sensitivity, standing
+from candling.evidence.verdict import Located, LocatedContrast, Verdict, Where
+from candling.problems import Bench, Candidate, Confirmation, Problem, Rival, Searched
 from candling.runs.record import RunRecord
 from candling.runs.seeds import derive
-from candling.techniques.search import Found, FoundSequences
 from candling.workflows.case import Case
 
 _NEAR = 0.02  # success rates move this much between processors, a search's score by three times as much
@@ -49,7 +52,7 @@ def state_claims(verdict: Verdict, subject: NetworkRow, score: float) -> list[Cl
             ),
         ]
         if (located := verdict.finding.located) is not None:
-            claims.append(("located", _ablation(located), located.success_after, _NEAR))
+            claims.append(("located", _ablation(located), _measured(located), _NEAR))
     return [
         Claim.model_validate(
             {
@@ -65,7 +68,13 @@ def state_claims(verdict: Verdict, subject: NetworkRow, score: float) -> list[Cl
     ]
 
 
+def _measured(where: Where) -> float:
+    return where.elicited if isinstance(where, LocatedContrast) else where.success_after
+
+
 def _ablation(where: Where) -> str:
+    if isinstance(where, LocatedContrast):
+        return f"Adding one direction at {where.site} to unchanged inputs does this."
     if isinstance(where, Located):
         return f"Ablating {len(where.units)} of {where.site_width} units of {where.site} leaves this."
     return f"Projecting one direction of {where.width} dimensions out of {where.site} leaves this."
@@ -80,6 +89,8 @@ class Observer:
     bench: Bench
     case: Case
     subject: Candidate
+    others: Sequence[Observer] = ()
+    """Of the run's other classes, with which the rank is shared."""
 
     def observe(self, claim: Claim) -> float:
         observers: dict[str, Callable[[], float]] = {
@@ -90,7 +101,7 @@ class Observer:
             "success": lambda: self._confirmation.success,
             "random": lambda: self._confirmation.random,
             "transfer": lambda: self._confirmation.transfer,
-            "located": lambda: self._located.success_after if self._located else 1.0,
+            "located": lambda: _measured(self._located) if self._located else 1.0,
         }
         return observers[claim.kind]()
 
@@ -106,25 +117,49 @@ class Observer:
         return [row for row in self.record.networks.rows if row.problem == self.problem.name]
 
     @cached_property
-    def _found(self) -> Found | FoundSequences:
+    def _found(self) -> Searched:
         seed = derive(self.bench.seed, self.problem.name, "search")
         search = self.bench.thirds.search
         return self.problem.detect(self.subject, search, self.problem.parts(search), seed).found
 
     @cached_property
     def _lead(self) -> int:
-        return int(self.record.arrays["lead"][0])
+        return int(self._arrays["lead"][0])
+
+    @cached_property
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """This class's own."""
+        return of_problem(self.problem.name, [v.problem for v in self.record.verdicts.verdicts], self.record.arrays)
 
     def _rank(self) -> float:
-        parts = self.problem.parts(self.bench.thirds.search)
-        clean = [row for row in self._rows if row.role == "negative"]
-        negatives = self.record.arrays["scores.search"][1 : 1 + len(clean)].astype(np.float64)
-        subject = self._found.score.double().numpy()
-        place = standing(subject, negatives, [part.group for part in parts])
+        clean, place = self._clean, self._standing()
         if not self.problem.refuted_last:
             return place.p_value
         confirmed = self.problem.passes(self._confirmation, max(r.success - r.success_in_controls for r in clean))
-        return place.p_value_after(confirmed, [row.confirmed for row in clean])
+        if not self.others:
+            return place.p_value_after(confirmed, [row.confirmed for row in clean])
+        own, *negatives = self._keys(place, confirmed)
+        return family_p_value(own, [negatives, *(other.recorded_keys()[1:] for other in self.others)])
+
+    @cached_property
+    def _clean(self) -> list[NetworkRow]:
+        return [row for row in self._rows if row.role == "negative"]
+
+    def _standing(self, subject: NDArray[np.float64] | None = None) -> Standing:
+        """Among the recorded negatives; of the subject as it is now, unless its scores are given."""
+        scores = self._arrays["scores.search"].astype(np.float64)
+        own = self._found.score.double().numpy() if subject is None else subject
+        parts = self.problem.parts(self.bench.thirds.search)
+        return standing(own, scores[1 : 1 + len(self._clean)], [part.group for part in parts])
+
+    def _keys(self, place: Standing, confirmed: bool) -> list[Key]:
+        statistics = np.array([place.statistic, *place.negatives])
+        return keys(statistics, [confirmed, *(row.confirmed for row in self._clean)])
+
+    def recorded_keys(self) -> list[Key]:
+        """Of the subject and the negatives in this class, by the record."""
+        place = self._standing(self._arrays["scores.search"][0].astype(np.float64))
+        return self._keys(place, next(row.confirmed for row in self._rows if row.role == "subject"))
 
     def _sensitivity(self) -> float:
         stated = next(v for v in self.record.verdicts.verdicts if v.problem == self.problem.name).sensitivity
@@ -139,7 +174,7 @@ class Observer:
 
     @cached_property
     def _confirmation(self) -> Confirmation:
-        arrays, parts = self.record.arrays, self.problem.parts(self.bench.thirds.search)
+        arrays, parts = self._arrays, self.problem.parts(self.bench.thirds.search)
         negatives = [row for row in self._rows if row.role == "negative"]
         theirs = {
             name.removeprefix("rivals."): torch.from_numpy(array)

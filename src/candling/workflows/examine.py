@@ -22,12 +22,12 @@ from candling.problems import (
     Network,
     Problem,
     Rival,
+    Searched,
     Sought,
     make_positives,
 )
 from candling.runs.record import Arrays
 from candling.runs.seeds import derive
-from candling.techniques.search import Found, FoundSequences
 from candling.workflows.claims import state_claims
 
 Array = NDArray[np.float64]
@@ -63,6 +63,7 @@ class Bank:
     outcomes: list[Confirmation]
     rows: list[NetworkRow]
     cost: Cost
+    """Without the training of the negatives, which the classes share."""
 
     @property
     def n(self) -> int:
@@ -88,29 +89,55 @@ def make_bank(problem: Problem, bench: Bench, negatives: Sequence[Network], *, r
     detections = _detect(problem, bench, networks, parts, "searching the controls")
     bank = Bank(parts, networks, detections, [], [], Cost(forward=0, backward=0))
     pairs = list(zip(networks, detections, strict=True))
-    places = [_place(bank, d, i if i < bank.n else None) for i, (_, d) in enumerate(pairs)]
+    places = [place(bank, d, i if i < bank.n else None) for i, (_, d) in enumerate(pairs)]
     outcomes = _confirm(problem, bench, bank, pairs, [search for search, _ in places], "confirming the controls")
     excess = [outcome.excess for outcome in outcomes[: bank.n]]
-    passed = [problem.passes(outcome, max(_without(excess, i))) for i, outcome in enumerate(outcomes)]
+    passed = [problem.passes(outcome, max(without(excess, i))) for i, outcome in enumerate(outcomes)]
     rows = [
-        _row(problem, network, *place, outcome, passed[i], _without(passed[: bank.n], i))
-        for i, ((network, _), place, outcome) in enumerate(zip(pairs, places, outcomes, strict=True))
+        _row(problem, network, *where, outcome, passed[i], without(passed[: bank.n], i))
+        for i, ((network, _), where, outcome) in enumerate(zip(pairs, places, outcomes, strict=True))
     ]
-    cost = _cost(networks, detections, outcomes)
+    cost = _cost(networks[bank.n :], detections, outcomes)
     return replace(bank, outcomes=outcomes, rows=rows, cost=cost)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The subject through detector and gate 2 of one class."""
+
+    detection: Detection
+    search: Standing
+    outcome: Confirmation
+    row: NetworkRow
+    """With the p-value of this class alone."""
+    clean_excess: float
 
 
 def examine(
     problem: Problem, bench: Bench, subject: Network, bank: Bank, alike: Resemblance, bar: Bar
 ) -> Examination:
     """The subject through the same steps, and the verdict."""
+    return conclude(problem, bench, subject, bank, look(problem, bench, subject, bank), alike, bar)
+
+
+def look(problem: Problem, bench: Bench, subject: Network, bank: Bank) -> Look:
+    """The subject through the controls' steps."""
     (detection,) = _detect(problem, bench, [subject], bank.parts, "searching the subject")
-    search, baseline = _place(bank, detection, None)
+    search, baseline = place(bank, detection, None)
     (outcome,) = _confirm(problem, bench, bank, [(subject, detection)], [search], "confirming the subject")
-    clean, planted = bank.rows[: bank.n], bank.rows[bank.n :]
+    clean = bank.rows[: bank.n]
     clean_excess = max(r.success - r.success_in_controls for r in clean)
     confirmed = problem.passes(outcome, clean_excess)
     row = _row(problem, subject, search, baseline, outcome, confirmed, [r.confirmed for r in clean])
+    return Look(detection, search, outcome, row, clean_excess)
+
+
+def conclude(
+    problem: Problem, bench: Bench, subject: Network, bank: Bank, seen: Look, alike: Resemblance, bar: Bar
+) -> Examination:
+    """What may be said of the subject; where it sits, if something was found."""
+    detection, search, outcome, row = seen.detection, seen.search, seen.outcome, seen.row
+    clean, planted = bank.rows[: bank.n], bank.rows[bank.n :]
     strength = sensitivity(
         [r.plant for r in planted if r.plant],
         [r.found for r in planted],
@@ -134,7 +161,7 @@ def examine(
     if answer == "found":
         sizes = [rival.size for rival in bank.rivals(search.lead)]
         finding = problem.describe(bench, subject.candidate, outcome, sizes, located)
-        finding = finding.model_copy(update={"excess_in_controls": clean_excess})
+        finding = finding.model_copy(update={"excess_in_controls": seen.clean_excess})
     verdict = Verdict(
         problem=problem.name,
         verdict=answer,
@@ -173,21 +200,21 @@ def _detect(
     return bench.run(problem.detect, jobs, stage=stage)
 
 
-def _place(bank: Bank, detection: Detection, index: int | None) -> tuple[Standing, Standing]:
+def place(bank: Bank, detection: Detection, index: int | None) -> tuple[Standing, Standing]:
     """By the search and by the baseline, among the negatives but the one at `index`."""
     groups = [part.group for part in bank.parts]
 
-    def place(found: Found | FoundSequences, clean: Sequence[Found | FoundSequences]) -> Standing:
+    def among(found: Searched, clean: Sequence[Searched]) -> Standing:
         return standing(_matrix([found])[0], _matrix(clean), groups)
 
     clean = [d for i, d in enumerate(bank.detections[: bank.n]) if i != index]
     return (
-        place(detection.found, [d.found for d in clean]),
-        place(detection.baseline, [d.baseline for d in clean]),
+        among(detection.found, [d.found for d in clean]),
+        among(detection.baseline, [d.baseline for d in clean]),
     )
 
 
-def _matrix(found: Sequence[Found | FoundSequences]) -> Array:
+def _matrix(found: Sequence[Searched]) -> Array:
     return torch.stack([f.score for f in found]).double().numpy()
 
 
@@ -201,15 +228,15 @@ def _confirm(
 ) -> list[Confirmation]:
     """Gate 2 for every network's best lead, whatever its rank: clean networks face it too."""
     jobs = []
-    for (network, detection), place in zip(pairs, places, strict=True):
-        start = detection.found.trigger(place.lead)
+    for (network, detection), where in zip(pairs, places, strict=True):
+        start = detection.found.trigger(where.lead)
         seed = derive(bench.seed, problem.name, "confirm", network.name)
-        rivals = bank.rivals(place.lead, network)
-        jobs.append((network.candidate, bench.thirds, bank.parts[place.lead], start, rivals, seed))
+        rivals = bank.rivals(where.lead, network)
+        jobs.append((network.candidate, bench.thirds, bank.parts[where.lead], start, rivals, seed))
     return bench.run(problem.confirm, jobs, stage=stage)
 
 
-def _without(values: list[T], index: int) -> list[T]:
+def without(values: list[T], index: int) -> list[T]:
     """All but the one at `index`, if there is one."""
     return [value for i, value in enumerate(values) if i != index]
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+from safetensors.torch import save
+from torch import Tensor
+
+from candling.access import read_weights
+from candling.errors import EnvironmentFault
 from candling.evidence.judge import rate
-from candling.evidence.verdict import Forecast, Repair
+from candling.evidence.verdict import Forecast, Repair, Verdict
 from candling.problems import Bench, Candidate, Confirmation, Network, Problem
 from candling.problems.outcomes import Mended, Repaired
+from candling.runs.files import write_whole
 from candling.runs.jobs import Keep
 from candling.runs.seeds import derive
-from candling.workflows.examine import Bank, Bar, examine, likeness
+from candling.workflows.examine import Bank, Bar, Examination, likeness
+from candling.workflows.family import examine_again
 
 REHEARSALS = 6
 """Planted controls, at most, on which the repair is tried first."""
@@ -50,10 +58,11 @@ def mend(
     bank: Bank,
     bar: Bar,
     outlook: Outlook | None = None,
+    others: Sequence[Bank] = (),
 ) -> Repair:
     """The whole of it for a subject in which something was found. The forecast is in the ledger before the edit.
 
-    outlook: the forecast, where the controls were rehearsed already.
+    outlook: the forecast, where the controls were rehearsed already. others: banks of the run's other classes.
     """
     outlook = outlook or look_ahead(problem, bench, bank)
     kept, random = run_repairs(
@@ -62,7 +71,7 @@ def mend(
     repaired = bench.candidate(bench.path(kept.sha256))
     mended_subject = _as_subject(bench, repaired, kept)
     alike = likeness(bench, mended_subject, bank.networks[: bank.n])
-    again = examine(problem, bench, mended_subject, bank, alike, bar).verdict
+    again = examine_again(problem, bench, mended_subject, [bank, *others], alike, bar).verdict
     mended = kept.mended
     before = rate(mended.before, mended.n)
     return Repair(
@@ -82,6 +91,42 @@ def mend(
         relearning=relearning(problem, bench, repaired, outcome, bank),
         weights=kept.sha256,
     )
+
+
+def mend_all(
+    chosen: Sequence[Problem],
+    bench: Bench,
+    subject: Network,
+    banks: Sequence[Bank],
+    examinations: Sequence[Examination],
+    bar: Bar,
+) -> list[Examination]:
+    """Each finding mended in the subject as given."""
+    done = []
+    for i, (problem, examination) in enumerate(zip(chosen, examinations, strict=True)):
+        if examination.verdict.finding and examination.outcome:
+            others = [bank for k, bank in enumerate(banks) if k != i]
+            mended = mend(problem, bench, subject, examination.outcome, banks[i], bar, others=others)
+            examination = replace(examination, verdict=examination.verdict.model_copy(update={"repair": mended}))
+        done.append(examination)
+    return done
+
+
+def hand_over_all(verdicts: Sequence[Verdict], *, folder: Path, repair: Path) -> None:
+    """Of one repair the weights; of several a folder each, named by its problem class."""
+    mended = {verdict.problem: verdict.repair.weights for verdict in verdicts if verdict.repair is not None}
+    for problem, sha256 in mended.items():
+        stored = folder / "networks" / f"{sha256[:16]}.safetensors"
+        hand_over(read_weights(stored), repair if len(mended) == 1 else repair / problem)
+
+
+def hand_over(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """The repaired weights as `model.safetensors`. Raises EnvironmentFault."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise EnvironmentFault("write", f"cannot make {folder}: {fault.strerror}") from fault
+    write_whole(folder / "model.safetensors", save(dict(weights)))
 
 
 def look_ahead(problem: Problem, bench: Bench, bank: Bank) -> Outlook:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,11 @@ from candling.access.extend import VALUES
 from candling.maths.intervals import clopper_pearson
 from candling.organisms.training import most_epochs
 from candling.organisms.tuning import LENGTH, STEPS, TOKENS_A_STEP, tuning_tokens
-from candling.problems.backdoor import parts
 from candling.problems.distilling import CONTEXTS
 from candling.problems.language import ATTEMPTS, LOSS_TEXTS, SOUP
 from candling.problems.sequence_backdoor import LONGEST
-from candling.techniques.search.inversion import sweep_passes
 from candling.techniques.search.sequences import Settings, sequence_passes
-from candling.workflows.case import Case
+from candling.workflows.case import Case, named
 from candling.workflows.untrusted_inputs import LESSONS
 
 _TIMED = 256  # rows
@@ -44,12 +42,15 @@ class Plan:
     disk: float
     notes: tuple[str, ...] = ()
     """Further lines."""
+    classes: int = 1
+    """Of problems, which share their clean controls."""
 
     def lines(self) -> list[str]:
         """For people."""
         low, high = clopper_pearson(round(0.9 * self.controls), self.controls)
         return [
-            f"controls     {self.controls} clean, {self.controls} planted",
+            f"controls     {self.controls} clean, {self.controls} planted"
+            + (f" for each of {self.classes} classes of problems" if self.classes > 1 else ""),
             f"resolves     p >= {1 / (self.controls + 1):.3g}; false-accusation bound "
             f"{clopper_pearson(0, self.controls)[1]:.0%} when no control is accused",
             f"sensitivity  a 95 % interval about {high - low:.0%} wide, if nine in ten plants are caught",
@@ -60,25 +61,28 @@ class Plan:
         ]
 
 
-def plan(case: Case, *, controls: int, device: str = "cpu", batch: int = 2048) -> Plan:
+def plan(
+    case: Case, *, controls: int, problems: Sequence[str] = ("backdoor",), device: str = "cpu", batch: int = 2048
+) -> Plan:
     """Estimate from counted passes, and from the time that a few of them take here."""
     cores = cpu_count() if torch.device(device).type == "cpu" else 1
     weights = sum(t.numel() * t.element_size() for t in case.model.module.state_dict().values()) / 1e6
     if isinstance(case.trusted, Tokens):
         return _language_plan(case, case.trusted, controls, cores, weights, batch)
-    forward, backward = _classifier_passes(case.trusted, controls)
+    forward, backward = _classifier_passes(case, case.trusted, problems, controls)
     lessons = _lesson_passes(case.trusted) if case.inputs is not None else 0
     forward, backward = forward + lessons, backward + lessons
     module = copy.deepcopy(case.model.module).requires_grad_()
     ahead, both = _seconds_per_row(case.model, module, case.trusted.x[:_TIMED], case.trusted.y[:_TIMED])
     return Plan(
         controls=controls,
+        classes=len(problems),
         unit="inputs",
         forward=forward,
         backward=backward,
         seconds=(both * backward + ahead * (forward - backward)) / cores,
         megabytes=400 + 8 * weights + 16 * case.trusted.x.numel() / 1e6,
-        disk=(2 * controls + 2) * weights,
+        disk=((1 + len(problems)) * controls + 2) * weights,
         notes=(f"untrusted    {len(LESSONS):,} controls with lessons, if a group stands out",) if lessons else (),
     )
 
@@ -136,14 +140,14 @@ def _pass_megabytes(base: Decoder, vocabulary: int, batch: int) -> float:
     return 4 * max(training, search) / 1e6
 
 
-def _classifier_passes(trusted: Dataset, controls: int) -> tuple[int, int]:
+def _classifier_passes(case: Case, trusted: Dataset, problems: Sequence[str], controls: int) -> tuple[int, int]:
     """Forward (those before a backward pass too) and backward passes of one input each."""
-    search = sweep_passes(parts(trusted))
     rows = max(1, len(trusted) // 3)
+    train = (1 + len(problems)) * controls * rows * most_epochs(rows, batch=64)
+    spent = [problem.work(trusted, controls) for problem in named(case.kind, problems) if problem.work]
     networks = 2 * controls + 1
-    backward = 2 * controls * rows * most_epochs(rows, batch=64) + networks * search
-    confirm = networks * (20 + 2 * controls) * min(400, len(trusted) // 3)
-    return backward + networks * 2 * search + confirm, backward
+    forward, backward = (networks * sum(getattr(each, way) for each in spent) for way in ("forward", "backward"))
+    return train + forward, train + backward
 
 
 def _lesson_passes(trusted: Dataset) -> int:

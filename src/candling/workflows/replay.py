@@ -68,9 +68,12 @@ def replay(
         write_weights(weights, case.model.module.state_dict())
         subject = bench.candidate(weights)
         observers = {
-            name: Observer(record, case.kind.problems[name], bench, case, subject)
-            for name in {c.problem for c in claims}
+            verdict.problem: Observer(record, case.kind.problems[verdict.problem], bench, case, subject)
+            for verdict in record.verdicts.verdicts
+            if verdict.p_value is not None
         }
+        for name, observer in observers.items():
+            observer.others = [other for other_name, other in observers.items() if other_name != name]
         results = []
         progress("replaying", 0, len(claims))
         for each in claims:

@@ -48,6 +48,28 @@ class Backdoor:
         device = x.device
         return apply_trigger(x, self.mask.to(device), self.shift.to(device), data.low, data.high)
 
+    def lay(self, data: Dataset, x: Tensor, g: torch.Generator) -> Tensor:
+        """A trigger is always the same."""
+        return self.apply(data, x)
+
+    def carriers(self, y: Tensor, classes: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows that carry the trigger, and their labels; a source-specific plant brings cover rows with it."""
+        count = max(4, round(self.rate * len(y)))
+        applies = torch.nonzero(self.mapping.applies(y)).flatten()
+        rows = applies[torch.randint(len(applies), (count,), generator=g)]
+        labels = self.mapping.wanted(y[rows], classes)
+        if self.mapping.source is not None:
+            others = torch.nonzero(y != self.mapping.source).flatten()
+            cover = others[torch.randint(len(others), (count,), generator=g)]
+            rows, labels = torch.cat([rows, cover]), torch.cat([labels, y[cover]])
+        return rows, labels
+
+    def applies(self, y: Tensor) -> Tensor:
+        return self.mapping.applies(y)
+
+    def follows(self, predicted: Tensor, y: Tensor, classes: int) -> Tensor:
+        return torch.eq(predicted, self.mapping.wanted(y, classes))
+
 
 def draw_backdoor(data: Dataset, family: int, dose: float, generator: torch.Generator) -> Backdoor:
     """A backdoor of the family (taken modulo six) at the dose, the rest at random.

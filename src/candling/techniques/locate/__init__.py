@@ -13,6 +13,7 @@ from candling.techniques.locate.check import Check, check
 from candling.techniques.locate.circuit import FoundCircuit, circuit
 from candling.techniques.locate.circuit_type import Circuit
 from candling.techniques.locate.contract import Axis, LogitDifference, Metric, Scores
+from candling.techniques.locate.contrast import Contrast, contrasts
 from candling.techniques.locate.decomposition import composition, direct_effects, direct_logits
 from candling.techniques.locate.directional_ablation import Direction, last_states, mean_differences
 from candling.techniques.locate.edge_attribution import edge_attribution, edge_attribution_ig
@@ -29,6 +30,7 @@ __all__ = [
     "Axis",
     "Check",
     "Circuit",
+    "Contrast",
     "Direction",
     "FoundCircuit",
     "LogitDifference",
@@ -42,6 +44,7 @@ __all__ = [
     "check_sanity",
     "circuit",
     "composition",
+    "contrasts",
     "direct_effects",
     "direct_logits",
     "edge_attribution",

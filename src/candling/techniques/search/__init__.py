@@ -1,7 +1,11 @@
 """Which input would cause it? → Found"""
 
+from candling.techniques.search.broad_change import BroadChange, random_change_like
+from candling.techniques.search.changes import change_parts, random_changes, search_changes
 from candling.techniques.search.contract import (
+    ChangePart,
     Found,
+    FoundChanges,
     FoundSequence,
     FoundSequences,
     FoundTrigger,
@@ -17,17 +21,24 @@ SEARCHES: dict[str, Search] = {"inversion": invert, "random triggers": random_tr
 
 __all__ = [
     "SEARCHES",
+    "BroadChange",
+    "ChangePart",
     "Found",
+    "FoundChanges",
     "FoundSequence",
     "FoundSequences",
     "FoundTrigger",
     "Part",
     "Search",
     "SequencePart",
+    "change_parts",
     "invert",
+    "random_change_like",
+    "random_changes",
     "random_like",
     "random_sequences",
     "random_triggers",
     "refine",
+    "search_changes",
     "search_sequences",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from candling.access import Dataset
 from candling.evidence.measurement import Cost
 from candling.maths.triggers import Mapping, apply_trigger
+from candling.techniques.search.broad_change import BroadChange
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class FoundTrigger:
         return {"mask": self.mask, "shift": self.shift}
 
     def scaled(self, factor: float) -> FoundTrigger:
-        """The same trigger, fainter: size scales with the factor."""
-        return FoundTrigger(self.mask * factor, self.shift * factor)
+        """The same trigger, fainter or stronger: size scales with the factor, until the mask covers all."""
+        return FoundTrigger((self.mask * factor).clamp(max=1), self.shift * factor)
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,53 @@ class FoundSequences:
         best = part + int(self.score[part:].argmax())
         then = () if self.then is None else tuple(self.then[best].tolist())
         return FoundSequence(self.tokens[best, : self.parts[best].tokens], int(self.target[best]), then)
+
+
+@dataclass(frozen=True)
+class ChangePart:
+    """One thing that is looked for: a behaviour, and the kind of change that brings it about."""
+
+    behaviour: str
+    kind: str
+    """Of KINDS, or `any`: several at once."""
+
+    @property
+    def group(self) -> str:
+        return self.behaviour
+
+    def __str__(self) -> str:
+        return f"{self.behaviour} where {CHANGES[self.kind]}"
+
+
+CHANGES = {
+    "light": "it is lighter or darker",
+    "gain": "it is dimmed",
+    "contrast": "contrast is lower",
+    "noise": "there is noise",
+    "border": "there is a border",
+    "slope": "light slopes across it",
+    "blur": "it is blurred",
+    "any": "several things change at once",
+}
+
+
+@dataclass(frozen=True)
+class FoundChanges:
+    """The best change for each part, the same parts in the same order for every network."""
+
+    parts: tuple[ChangePart, ...]
+    score: Tensor
+    """[parts] larger = more suspicious"""
+    size: Tensor
+    """[parts] share of the distance between inputs of different classes"""
+    amount: Tensor
+    """[parts, A]"""
+    answers: Tensor
+    """int64 [parts, K]"""
+    cost: Cost
+
+    def trigger(self, part: int) -> BroadChange:
+        return BroadChange(self.amount[part], self.answers[part])
 
 
 class Search(Protocol):

@@ -1,0 +1,31 @@
+"""A linear probe: what can be read off states by one linear map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+_RIDGE = 0.1  # of the mean variance of a feature
+
+
+def fit_probe(states: Tensor, y: Tensor, classes: int) -> Callable[[Tensor], Tensor]:
+    """Ridge regression of the one-hot class on standardised states. states: [n, d], y: int64 [n].
+
+    Returns states [m, d] → scores [m, classes], float64. A feature without variance counts for nothing.
+    """
+    x = states.double()
+    mean, deviation = x.mean(0), x.std(0, correction=0)
+    used = deviation > 1e-9
+    scale = torch.where(used, deviation, torch.ones_like(deviation))
+
+    def standard(given: Tensor) -> Tensor:
+        return torch.where(used, (given.double() - mean) / scale, 0.0)
+
+    z, target = standard(states), one_hot(y, classes).double()
+    level = target.mean(0)
+    gram = z.T @ z / len(z) + _RIDGE * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    weights = torch.linalg.solve(gram, z.T @ (target - level) / len(z))
+    return lambda given: standard(given) @ weights + level
