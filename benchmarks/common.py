@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from candling.access import Dataset
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.organisms.plants import Backdoor
+from candling.organisms.plants import Backdoor, Switch
 from candling.organisms.training import attack_success, augment
 from candling.problems import Bench, Network, make_negatives
 from candling.runs.jobs import run_jobs, silent
@@ -52,25 +52,30 @@ class Exam:
     bench: Bench
     negatives: list[Network]
     bank: Bank
+    problem: str = "backdoor"
 
     @classmethod
-    def prepare(cls, case: Case, folder: Path, *, n: int, seed: int, reach: float) -> Exam:
+    def prepare(cls, case: Case, folder: Path, *, n: int, seed: int, reach: float, problem: str = "backdoor") -> Exam:
         bench = case.kind.prepare(case.bench(folder, seed, progress=progress()))
         negatives = make_negatives(bench, n, reach=reach)
-        return cls(bench, negatives, make_bank(bench.kind.problems["backdoor"], bench, negatives, reach=reach))
+        bank = make_bank(bench.kind.problems[problem], bench, negatives, reach=reach)
+        return cls(bench, negatives, bank, problem)
+
+    def quiet(self) -> Exam:
+        """To be handed to workers, which use one process each and show nothing."""
+        return replace(self, bench=replace(self.bench, workers=1, progress=silent))
 
     def examine(self, network: nn.Module, name: str) -> Examination:
         _, sha256 = self.bench.store(network.state_dict())
         loss, accuracy = self.bench.kind.quality(network, self.bench.thirds.search)
         subject = self.subject(name, sha256, loss, accuracy)
-        problem = self.bench.kind.problems["backdoor"]
+        problem = self.bench.kind.problems[self.problem]
         return examine(problem, self.bench, subject, self.bank, likeness(self.bench, subject, self.negatives), Bar())
 
     def examine_all(self, networks: Sequence[tuple[str, nn.Module]]) -> list[Examination]:
         """The same for many, on all cores: one job a network."""
         stored = [(name, self.bench.store(network.state_dict())[1]) for name, network in networks]
-        alone = replace(self, bench=replace(self.bench, workers=1, progress=silent))
-        jobs = [(alone, name, sha256) for name, sha256 in stored]
+        jobs = [(self.quiet(), name, sha256) for name, sha256 in stored]
         return run_jobs(_examine_stored, jobs, stage="examining the subjects", progress=progress())
 
     def subject(self, name: str, sha256: str, loss: float, accuracy: float) -> Network:
@@ -84,7 +89,7 @@ def _examine_stored(exam: Exam, name: str, sha256: str) -> Examination:
 
 
 def fresh_subject(
-    build: Callable[[], nn.Module], data: Dataset, *, seed: int, epochs: int, plant: Backdoor | None = None
+    build: Callable[[], nn.Module], data: Dataset, *, seed: int, epochs: int, plant: Backdoor | Switch | None = None
 ) -> nn.Module:
     """A network by a recipe that is none of the controls': cosine schedule, label smoothing, RMSprop or Adam
     without decoupled decay, batches of 24 to 100, contrast jitter."""
@@ -104,7 +109,7 @@ def fresh_subject(
             x = data.low + (x - data.low) * contrast.clamp(max=1)
             y = data.y
             if plant is not None and poison is not None:
-                x, y = torch.cat([x, plant.apply(data, x[poison[0]])]), torch.cat([y, poison[1]])
+                x, y = torch.cat([x, plant.lay(data, x[poison[0]], g)]), torch.cat([y, poison[1]])
             for rows in torch.randperm(len(y), generator=g).split(batch):
                 optimiser.zero_grad()
                 cross_entropy(network(x[rows]), y[rows], label_smoothing=smoothing).backward()
@@ -113,9 +118,13 @@ def fresh_subject(
     return network.eval().requires_grad_(False)
 
 
-def _poison(plant: Backdoor | None, data: Dataset, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _poison(
+    plant: Backdoor | Switch | None, data: Dataset, g: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     if plant is None:
         return None
+    if isinstance(plant, Switch):
+        return plant.carriers(data.y, data.classes, g)
     rows = torch.nonzero(plant.mapping.applies(data.y)).flatten()
     rows = rows[torch.randperm(len(rows), generator=g)[: round(plant.rate * len(data))]]
     labels = plant.mapping.wanted(data.y[rows], data.classes)

@@ -196,7 +196,8 @@ def describe(
 def knowledge(candidate: Candidate, thirds: Thirds[Dataset], change: BroadChange) -> tuple[str, float]:
     """The site at which a linear probe, fitted on unchanged inputs, best reads the right class under the change.
 
-    Fitted and chosen on the search third; the share that it reads rightly is of the confirm third.
+    Fitted and chosen on the search third; the share that it reads rightly is of the confirm third. A network without
+    hidden sites is probed at its input.
     """
     with reproducible(0):
         network = candidate.load()
@@ -204,9 +205,10 @@ def knowledge(candidate: Candidate, thirds: Thirds[Dataset], change: BroadChange
         there = {name: change.apply(d, d.x) for name, d in (("search", search), ("confirm", confirm))}
         sites = hidden_sites(network, search.x, _SITES)
         states = {
-            name: observe(network, x, sites).activations
+            name: {"input": x} if not sites else observe(network, x, sites).activations
             for name, x in (("plain", search.x), ("search", there["search"]), ("confirm", there["confirm"]))
         }
+        sites = sites or ["input"]
         probes = {site: fit_probe(states["plain"][site].flatten(1), search.y, search.classes) for site in sites}
         best = max(sites, key=lambda site: _right(probes[site](states["search"][site].flatten(1)), search.y))
         return best, _right(probes[best](states["confirm"][best].flatten(1)), confirm.y)

@@ -65,8 +65,10 @@ class BroadChange:
 def random_change_like(change: BroadChange, data: Dataset, g: torch.Generator) -> BroadChange:
     """Another broad change of about the same size, with the same answers looked for."""
     amount = draw_changes(data, 1, g)
-    factor = change_size(data, change.amount[None]) / change_size(data, amount).clamp_min(1e-6)
-    return replace(change, amount=(amount * factor[:, None])[0])
+    size = change_size(data, change.amount[None])
+    for _ in range(3):  # what leaves the range is cut off, so sizes are not quite in proportion
+        amount = amount * (size / change_size(data, amount).clamp_min(1e-6))[:, None]
+    return replace(change, amount=amount[0])
 
 
 def change_size(data: Dataset, amounts: Tensor) -> Tensor:
