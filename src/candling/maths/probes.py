@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 _RIDGE = 0.1  # of the mean variance of a feature
 
@@ -24,7 +23,7 @@ def fit_probe(states: Tensor, y: Tensor, classes: int) -> Callable[[Tensor], Ten
     def standard(given: Tensor) -> Tensor:
         return torch.where(used, (given.double() - mean) / scale, 0.0)
 
-    z, target = standard(states), one_hot(y, classes).double()
+    z, target = standard(states), torch.eye(classes, dtype=z.dtype, device=z.device)[y]
     level = target.mean(0)
     gram = z.T @ z / len(z) + _RIDGE * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     weights = torch.linalg.solve(gram, z.T @ (target - level) / len(z))
