@@ -23,7 +23,7 @@ def fit_probe(states: Tensor, y: Tensor, classes: int) -> Callable[[Tensor], Ten
     def standard(given: Tensor) -> Tensor:
         return torch.where(used, (given.double() - mean) / scale, 0.0)
 
-    z, target = standard(states), torch.eye(classes, dtype=z.dtype, device=z.device)[y]
+    z, target = standard(states), torch.eye(classes, dtype=x.dtype, device=x.device)[y]
     level = target.mean(0)
     gram = z.T @ z / len(z) + _RIDGE * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     weights = torch.linalg.solve(gram, z.T @ (target - level) / len(z))
