@@ -158,7 +158,7 @@ def test_an_interrupted_run_goes_on(tmp_path, truth):
 
 
 def test_an_interruption_through_the_real_command_says_so(monkeypatch, capsys):
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("candling.workflows.inputs.open_inputs", stop)
