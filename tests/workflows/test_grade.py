@@ -95,7 +95,7 @@ def test_a_search_that_sees_is_told_from_one_that_does_not():
 
 @pytest.fixture(scope="module")
 def sitting() -> flagging.Sitting:
-    return flagging.sit(0, 12)
+    return flagging.sit(0, 12)  # an organism whose plant took
 
 
 def test_every_detector_sits_the_exam_and_states_beat_chance(sitting):
