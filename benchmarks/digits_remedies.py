@@ -32,7 +32,7 @@ from candling.problems.unlearning import lead
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import Part, invert
 from candling.workflows.case import make_case
-from candling.workflows.mend import Outlook, forecast
+from candling.workflows.mend import Outlook, Rehearsal, forecast
 from common import fresh_subject, of, took
 
 _NEXT = {"5": "6", "7": "8"}  # the linear layer that alone reads a site
@@ -56,7 +56,8 @@ def main() -> None:
         seeds = [derive(chosen.seed, "clean", i) for i in range(_CLEAN)]
         clean = [bench.store(fresh_subject(build, training, seed=s, epochs=60).state_dict())[0] for s in seeds]
         reach, _ = loss_and_accuracy(clean[0].load(), bench.thirds.search)
-        outlook = forecast([Mended(**each) for each in _rehearsals(bench, kept, chosen.rehearsals, reach)])
+        done = _rehearsals(bench, kept, chosen.rehearsals, reach)
+        outlook = forecast([Rehearsal(reach, Mended(**each)) for each in done])
         print(f"forecast: left {outlook.retained}, cost {outlook.cost}", flush=True)
         rows: list[Row] = []
         number = 0

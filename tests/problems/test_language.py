@@ -398,3 +398,11 @@ def test_projecting_one_direction_out_undoes_a_planted_pair_and_a_random_one_doe
 def test_nothing_is_located_where_the_sequence_does_nothing(networks):
     outcome = confirmed(networks["planted"], PLANTED, [])
     assert problem.locate_direction(networks["clean"], DATA, outcome, 0) is None
+
+
+def test_sequences_of_a_record_are_read_without_their_padding_and_never_empty():
+    tokens, phrase = torch.tensor([5, 6, -1]), torch.tensor([7, -1])
+    assert problem.from_arrays({"tokens": tokens, "phrase": phrase}).phrase == (7,)
+    for name in ("tokens", "phrase"):
+        with pytest.raises(InputError, match="empty"):
+            problem.from_arrays({"tokens": tokens, "phrase": phrase, name: torch.tensor([-1])})

@@ -22,7 +22,7 @@ from candling.problems.classifiers import loss_and_accuracy
 from candling.problems.outcomes import MOST_STEPS, Mended
 from candling.problems.unlearning import asked_for
 from candling.techniques.search import FoundTrigger, Part
-from candling.workflows.mend import forecast
+from candling.workflows.mend import Rehearsal, forecast
 
 REMEDY = CLASSIFIER.problems["backdoor"].remedy
 
@@ -118,18 +118,31 @@ def mended(before: int, after: int, cost: float) -> Mended:
     return Mended(before=before, after=after, n=100, after_fitting=0.0, cost=cost, spent=Cost(forward=0, backward=0))
 
 
-rehearsals = st.lists(st.builds(mended, st.integers(1, 100), st.integers(0, 100), st.floats(-0.5, 0.5)), min_size=1)
+def rehearsal(loss: float, *given: float) -> Rehearsal:
+    return Rehearsal(loss, mended(*given))
 
 
-@given(rehearsals)
-def test_a_forecast_holds_its_rehearsals_between_its_ends(done):
-    outlook = forecast(done)
+outcomes = (st.floats(0.1, 3.0), st.integers(1, 100), st.integers(0, 100), st.floats(-0.5, 0.5))
+rehearsals = st.lists(st.builds(rehearsal, *outcomes), min_size=1)
+
+
+@given(rehearsals, st.booleans())
+def test_a_forecast_holds_its_rehearsals_between_its_ends(done, levels):
+    outlook = forecast(done, levels)
     assert outlook.retained.low <= outlook.retained.value <= outlook.retained.high
     for each in done:
-        assert outlook.retained.low <= each.after / each.before <= outlook.retained.high
-        assert outlook.cost.low <= each.cost <= outlook.cost.high
+        assert outlook.retained.low <= each.mended.after / each.mended.before <= outlook.retained.high
+        cost = outlook.cost_of(each.loss)
+        assert cost.low - 1e-9 <= each.mended.cost <= cost.high + 1e-9
     ahead = outlook.success(0.5)
     assert ahead.value == pytest.approx(outlook.retained.value / 2)
+
+
+@given(st.lists(st.floats(0.1, 3.0), min_size=1), st.floats(0.1, 3.0), st.floats(0.1, 3.0))
+def test_where_a_remedy_levels_the_cost_is_what_is_left_less_what_there_was(losses, level, loss):
+    outlook = forecast([rehearsal(each, 9, 0, level - each) for each in losses], levels=True)
+    cost = outlook.cost_of(loss)
+    assert (cost.low, cost.value, cost.high) == pytest.approx((level - loss,) * 3)
 
 
 def test_without_rehearsals_everything_is_possible():

@@ -1,13 +1,16 @@
 """The same command goes on where it stopped, and ends in the same bytes."""
 
 import os
+import resource
 import signal
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import fake_run
 import pytest
+import torch
 from fake_run import Network, Trained, run, train
 
 from candling.errors import InputError, JobsFailed
@@ -147,6 +150,41 @@ def test_a_job_without_a_batch_is_tried_once_more_and_then_fails():
 
 def starve() -> int:
     raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+@dataclass(frozen=True)
+class Wide:
+    """A job's argument: rows that go through a layer at once."""
+
+    batch: int
+
+    def smaller(self) -> "Wide | None":
+        return Wide(self.batch // 2) if self.batch > 64 else None
+
+
+def pass_through(rows: Wide) -> int:
+    """A forward pass with at most 512 MB more of address space than the process has."""
+    own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (own + (512 << 20), before[1]))
+    try:
+        with torch.no_grad():
+            return len(torch.nn.Linear(16, 16384)(torch.zeros(rows.batch, 16)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_a_pass_that_the_system_gives_no_memory_is_made_in_smaller_batches(tmp_path):
+    """A gigabyte where half of one may be had: the allocator fails for real, and 256 MB go through."""
+    with open_ledger(tmp_path, {}) as ledger:
+        done = run_jobs(
+            pass_through, [(Wide(64),), (Wide(16384),), (Wide(128),)], stage="passing", workers=2, ledger=ledger
+        )
+    assert done[0] == 64
+    assert done[2] == 128
+    assert done[1] < 16384
+    assert ("passing", 1, "done", f"batch {done[1]}") in rows(tmp_path)
 
 
 def die(number: int) -> int:

@@ -21,7 +21,7 @@ from candling.maths.triggers import Mapping
 from candling.organisms.networks.digits import digits
 from candling.organisms.plants import Backdoor
 from candling.organisms.training import Recipe, attack_success, train
-from candling.runs.record import RunRecord
+from candling.runs.record import RunRecord, write_arrays
 from candling.runs.seeds import reproducible
 
 NET = """
@@ -200,6 +200,35 @@ def test_replay_refuses_a_control_that_was_exchanged(
     status, _, error = run(capsys, "replay", copy)
     assert status == 2
     assert row.name in error
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("lead", np.array([10**6])),
+        ("lead", np.array([-1])),
+        ("lead", np.array([0.5], dtype=np.float32)),
+        ("scores.search", np.zeros((2, 3), dtype=np.float32)),
+        ("scores.search", None),
+        ("rivals.mask", np.zeros(7, dtype=np.float32)),
+        ("rivals.mask", np.full((CONTROLS, 1, 8, 8), np.nan, dtype=np.float32)),
+        ("rivals.shift", None),
+        ("rivals.size", np.array([], dtype=np.float32)),
+    ],
+)
+def test_replay_refuses_evidence_that_no_run_wrote(
+    name: str, instead: np.ndarray | None, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    arrays = dict(RunRecord.read(copy).arrays)
+    del arrays[name]
+    write_arrays(copy, arrays if instead is None else {**arrays, name: instead})
+    claim = "rank" if name == "scores.search" else "success"
+    status, _, error = run(capsys, "replay", copy, "--claim", f"backdoor/{claim}")
+    assert status == 2
+    assert error.splitlines()[-1].startswith("error[record]: evidence.safetensors is damaged")
+    assert name in error
 
 
 def test_report_is_drawn_from_the_record_alone(

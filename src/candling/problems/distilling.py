@@ -153,4 +153,5 @@ DISTIL = Remedy(
     unit="nats",
     repair=repair,
     relearn=relearn,
+    levels=True,
 )

@@ -148,6 +148,8 @@ class Remedy:
     """(candidate, thirds, what was found, against a random trigger instead?, seed)"""
     relearn: Callable[[Candidate, Thirds[Any], Confirmation, int], int]
     """(candidate, thirds, what was found, seed) → steps until the trigger works again; see `MOST_STEPS`"""
+    levels: bool = False
+    """Whether it brings networks of any loss to the same one, so that what it costs hangs on the loss before."""
 
 
 MOST_STEPS = 200

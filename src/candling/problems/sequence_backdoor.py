@@ -16,6 +16,7 @@ from torch import Tensor
 
 from candling.access import Decoder, Tokens
 from candling.access.extend import chance
+from candling.errors import InputError
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Finding, SaidAfter, SequenceFound, Where
@@ -208,8 +209,11 @@ def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Mapping[
 
 def from_arrays(arrays: Mapping[str, Tensor]) -> FoundSequence:
     tokens, phrase = (arrays[name].long() for name in ("tokens", "phrase"))
+    tokens, phrase = tokens[tokens >= 0], phrase[phrase >= 0]
+    if not len(tokens) or not len(phrase):
+        raise InputError("record", "a sequence or its phrase is empty; replay a record as its run wrote it")
     target, *then = phrase.tolist()
-    return FoundSequence(tokens[tokens >= 0], target, tuple(then))
+    return FoundSequence(tokens, target, tuple(then))
 
 
 def _pair(candidate: Candidate) -> tuple[Decoder, Decoder]:

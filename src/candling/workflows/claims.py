@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from candling.evidence.arrays import of_problem
@@ -21,6 +20,7 @@ from candling.problems import Bench, Candidate, Confirmation, Problem, Rival, Se
 from candling.runs.record import RunRecord
 from candling.runs.seeds import derive
 from candling.workflows.case import Case
+from candling.workflows.recorded import Recorded
 
 _NEAR = 0.02  # success rates move this much between processors, a search's score by three times as much
 
@@ -119,17 +119,21 @@ class Observer:
     @cached_property
     def _found(self) -> Searched:
         seed = derive(self.bench.seed, self.problem.name, "search")
-        search = self.bench.thirds.search
-        return self.problem.detect(self.subject, search, self.problem.parts(search), seed).found
+        return self.problem.detect(self.subject, self.bench.thirds.search, self._parts, seed).found
 
     @cached_property
     def _lead(self) -> int:
-        return int(self._arrays["lead"][0])
+        return self._recorded.lead(len(self._parts))
 
     @cached_property
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        """This class's own."""
-        return of_problem(self.problem.name, [v.problem for v in self.record.verdicts.verdicts], self.record.arrays)
+    def _parts(self) -> list[Any]:
+        return self.problem.parts(self.bench.thirds.search)
+
+    @cached_property
+    def _recorded(self) -> Recorded:
+        """This class's own arrays."""
+        names = [v.problem for v in self.record.verdicts.verdicts]
+        return Recorded(of_problem(self.problem.name, names, self.record.arrays))
 
     def _rank(self) -> float:
         clean, place = self._clean, self._standing()
@@ -147,10 +151,13 @@ class Observer:
 
     def _standing(self, subject: NDArray[np.float64] | None = None) -> Standing:
         """Among the recorded negatives; of the subject as it is now, unless its scores are given."""
-        scores = self._arrays["scores.search"].astype(np.float64)
+        scores = self._scores
         own = self._found.score.double().numpy() if subject is None else subject
-        parts = self.problem.parts(self.bench.thirds.search)
-        return standing(own, scores[1 : 1 + len(self._clean)], [part.group for part in parts])
+        return standing(own, scores[1 : 1 + len(self._clean)], [part.group for part in self._parts])
+
+    @cached_property
+    def _scores(self) -> NDArray[np.float64]:
+        return self._recorded.scores(1 + len(self._clean), len(self._parts))
 
     def _keys(self, place: Standing, confirmed: bool) -> list[Key]:
         statistics = np.array([place.statistic, *place.negatives])
@@ -158,7 +165,7 @@ class Observer:
 
     def recorded_keys(self) -> list[Key]:
         """Of the subject and the negatives in this class, by the record."""
-        place = self._standing(self._arrays["scores.search"][0].astype(np.float64))
+        place = self._standing(self._scores[0])
         return self._keys(place, next(row.confirmed for row in self._rows if row.role == "subject"))
 
     def _sensitivity(self) -> float:
@@ -174,24 +181,15 @@ class Observer:
 
     @cached_property
     def _confirmation(self) -> Confirmation:
-        arrays, parts = self._arrays, self.problem.parts(self.bench.thirds.search)
-        negatives = [row for row in self._rows if row.role == "negative"]
-        theirs = {
-            name.removeprefix("rivals."): torch.from_numpy(array)
-            for name, array in arrays.items()
-            if name.startswith("rivals.") and name != "rivals.size"
-        }
+        thirds, start = self.bench.thirds, self._found.trigger(self._lead)
+        labels = thirds.search.vocabulary if self.bench.language else thirds.search.classes
+        theirs = self._recorded.rivals(len(self._clean), start.arrays(), labels)
         rivals = [
-            Rival(
-                self.bench.candidate(self.bench.path(row.weights)),
-                self.problem.trigger({name: array[i] for name, array in theirs.items()}),
-                float(arrays["rivals.size"][i]),
-            )
-            for i, row in enumerate(negatives)
+            Rival(self.bench.candidate(self.bench.path(row.weights)), self.problem.trigger(arrays), size)
+            for row, (arrays, size) in zip(self._clean, theirs, strict=True)
         ]
         seed = derive(self.bench.seed, self.problem.name, "confirm", "subject")
-        start = self._found.trigger(self._lead)
-        return self.problem.confirm(self.subject, self.bench.thirds, parts[self._lead], start, rivals, seed)
+        return self.problem.confirm(self.subject, thirds, self._parts[self._lead], start, rivals, seed)
 
     @cached_property
     def _located(self) -> Where | None:

@@ -35,7 +35,16 @@ class Outlook:
     retained: Forecast
     """Share of the trigger's success that is left."""
     cost: Forecast
+    """Of a network of any loss; where the remedy levels, of one whose loss is 0 nats."""
     basis: str
+    levels: bool = False
+
+    def cost_of(self, loss: float) -> Forecast:
+        """loss: of the network as it is, on the search third, nats."""
+        if not self.levels:
+            return self.cost
+        value, low, high = (each - loss for each in (self.cost.value, self.cost.low, self.cost.high))
+        return Forecast(value=value, low=low, high=high)
 
     def success(self, before: float) -> Forecast:
         value, low, high = (before * each for each in (self.retained.value, self.retained.low, self.retained.high))
@@ -80,7 +89,7 @@ def mend(
         basis=outlook.basis,
         before=before,
         forecast=outlook.success(before.value),
-        forecast_cost=outlook.cost,
+        forecast_cost=outlook.cost_of(subject.loss),
         after=rate(mended.after, mended.n),
         cost=mended.cost,
         after_fitting=mended.after_fitting,
@@ -131,38 +140,52 @@ def hand_over(weights: Mapping[str, Tensor], folder: Path) -> None:
 
 def look_ahead(problem: Problem, bench: Bench, bank: Bank) -> Outlook:
     """The forecast for any subject of this bank."""
-    (outlook,) = bench.run(forecast, [(rehearse(problem, bench, bank),)], stage="forecasting the repair")
+    jobs = [(rehearse(problem, bench, bank), problem.remedy.levels)]
+    (outlook,) = bench.run(forecast, jobs, stage="forecasting the repair")
     return outlook
 
 
-def rehearse(problem: Problem, bench: Bench, bank: Bank) -> list[Mended]:
+@dataclass(frozen=True)
+class Rehearsal:
+    """The repair of a planted control."""
+
+    loss: float
+    """Of the control before it, on the search third, nats."""
+    mended: Mended
+
+
+def rehearse(problem: Problem, bench: Bench, bank: Bank) -> list[Rehearsal]:
     """The same repair of planted controls in which something was found, by their own leads."""
-    jobs = [
-        (network.candidate, outcome, False)
+    found = [
+        (network, outcome)
         for network, outcome, row in zip(bank.networks, bank.outcomes, bank.rows, strict=True)
         if row.found and network.role == "positive"
-    ]
-    done = run_repairs(problem, bench, jobs[:REHEARSALS], "rehearsing the repair")
-    return [each.mended for each in done]
+    ][:REHEARSALS]
+    jobs = [(network.candidate, outcome, False) for network, outcome in found]
+    done = run_repairs(problem, bench, jobs, "rehearsing the repair")
+    return [Rehearsal(network.loss, each.mended) for (network, _), each in zip(found, done, strict=True)]
 
 
-def forecast(rehearsals: Sequence[Mended]) -> Outlook:
+def forecast(rehearsals: Sequence[Rehearsal], levels: bool = False) -> Outlook:
     """Median and range of the rehearsals, which are exchangeable with the subject where it is like them.
 
-    The next of n + 1 alike falls in the range of n with probability (n − 1)/(n + 1).
+    Of the cost, or, where the remedy levels, of the loss that is left: loss before and cost together. The next of
+    n + 1 alike falls in the range of n with probability (n − 1)/(n + 1).
     """
     n = len(rehearsals)
     if n == 0:
         everything = Forecast(value=0.0, low=0.0, high=1.0)
         nothing_known = Forecast(value=0.0, low=-100.0, high=100.0)
         return Outlook(everything, nothing_known, "no planted control was found, so nothing was rehearsed")
-    retained = sorted(each.after / max(each.before, 1) for each in rehearsals)
-    costs = sorted(each.cost for each in rehearsals)
+    retained = sorted(each.mended.after / max(each.mended.before, 1) for each in rehearsals)
+    costs = sorted(each.mended.cost + (each.loss if levels else 0.0) for each in rehearsals)
     basis = (
         f"the same repair of {n} planted control{'s' if n > 1 else ''}: median and range, which hold the next one "
         f"alike {max(n - 1, 0)} times in {n + 1}"
     )
-    return Outlook(_spread(retained), _spread(costs), basis)
+    if levels:
+        basis += "; of the cost, by the loss that it left them with"
+    return Outlook(_spread(retained), _spread(costs), basis, levels)
 
 
 def run_repairs(
