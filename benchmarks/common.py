@@ -102,7 +102,7 @@ def fresh_subject(
         smoothing, jitter = (float(m * torch.rand((), generator=g)) for m in (0.05, 0.2))
         shift = float(0.05 * torch.rand((), generator=g))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
-        poison = _poison(plant, data, g)
+        poison = poison_rows(plant, data, g)
         for _ in range(epochs):
             contrast = 1 + jitter * (2 * torch.rand((len(data), *[1] * (data.x.ndim - 1)), generator=g) - 1)
             x = augment(data.x, data, shift, g)
@@ -118,7 +118,7 @@ def fresh_subject(
     return network.eval().requires_grad_(False)
 
 
-def _poison(
+def poison_rows(
     plant: Backdoor | Switch | None, data: Dataset, g: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     if plant is None:
@@ -133,6 +133,11 @@ def _poison(
         cover = others[torch.randperm(len(others), generator=g)[: len(rows)]]
         rows, labels = torch.cat([rows, cover]), torch.cat([labels, data.y[cover]])
     return rows, labels
+
+
+def count_classes(data: Dataset) -> int:
+    """Under its own name a script's function, sent to workers, takes `torch.classes` along, which cannot travel."""
+    return data.classes
 
 
 def took(network: nn.Module, data: Dataset, plant: Backdoor) -> float:

@@ -33,7 +33,7 @@ from candling.problems.evaluation import knowledge, lead, locate
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive
 from candling.workflows.case import make_case
-from common import Exam, fresh_subject, of, progress
+from common import Exam, count_classes, fresh_subject, of, progress
 
 _EPOCHS = 45
 
@@ -91,11 +91,6 @@ class Sitting:
     right: float
 
 
-def count(data: Dataset) -> int:
-    """Of classes: by this name, a function sent to workers would take `torch.classes` along, which cannot travel."""
-    return data.classes
-
-
 def draw(data: Dataset, i: int, g: torch.Generator) -> Switch:
     """Contexts of the controls for even numbers, others for odd ones; behaviours in turn; doses 0.3 to 0.9."""
     dose = 0.3 + 0.6 * float(torch.rand((), generator=g))
@@ -106,7 +101,7 @@ def draw(data: Dataset, i: int, g: torch.Generator) -> Switch:
         name = list(UNSEEN)[i // 2 % len(UNSEEN)]
         change, physical = UNSEEN[name](data.x.shape[1:], dose, g), f"dose {dose:.2f}"
     behaviour = BEHAVIOURS[(i // 2 + i) % len(BEHAVIOURS)]
-    return Switch(name, behaviour, dose, physical, 0.4, draw_answers(behaviour, count(data), g), change)
+    return Switch(name, behaviour, dose, physical, 0.4, draw_answers(behaviour, count_classes(data), g), change)
 
 
 def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int) -> Sitting:
@@ -115,7 +110,7 @@ def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int) -> Sitting:
     g = torch.Generator().manual_seed(derive(seed, role))
     switch = None if role == "clean" else draw(training, i, g)
     if switch is not None and role == "novel":
-        right = torch.arange(count(training))
+        right = torch.arange(count_classes(training))
         switch = Switch(switch.context, "rightly", switch.dose, switch.physical, switch.rate, right, switch.change)
     network = fresh_subject(build, training, seed=derive(seed, role), epochs=_EPOCHS, plant=switch)
     worked = attack_success(network, exam.bench.thirds.confirm, switch) if switch and role == "planted" else 1.0

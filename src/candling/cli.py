@@ -97,6 +97,7 @@ def audit(
             reference=lasting(reference),
             dtype=dtype,
             untrusted=lasting(untrusted),
+            legitimate=lasting(legitimate),
         ),
     }
     folder = out or default_folder(model, identify(case, **what))
@@ -203,6 +204,8 @@ def replay(
     weights: Annotated[str | None, typer.Option(help="Where its weights are now.")] = None,
     trusted: Annotated[str | None, typer.Option(help="Where the trusted data are now.")] = None,
     reference: Annotated[str | None, typer.Option(help="Where the reference is now.")] = None,
+    untrusted: Annotated[str | None, typer.Option(help="Where the untrusted inputs are now.")] = None,
+    legitimate: Annotated[str | None, typer.Option(help="Where the legitimate cells are now.")] = None,
     pairs: Annotated[str | None, typer.Option(help="Where an explanation's pairs are now.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Where its tokenizer is now.")] = None,
     device: str = "cpu",
@@ -211,7 +214,7 @@ def replay(
     from candling.workflows.replay import replay as again
 
     named = {"model": model, "weights": weights, "trusted": trusted, "reference": reference}
-    named |= {"pairs": pairs, "tokenizer": tokenizer}
+    named |= {"untrusted": untrusted, "legitimate": legitimate, "pairs": pairs, "tokenizer": tokenizer}
     moved = {name: path for name, path in named.items() if path is not None}
     with _progress() as progress:
         results = again(run, claim=claim, moved=moved, device=device, progress=progress)

@@ -1,9 +1,9 @@
 """Untrusted inputs of a classifier: a planted trigger's are found together and laid to another mechanism."""
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def mixed() -> torch.Tensor:
     return torch.cat([rows.x[HOT:], corner_patch(rows).apply(rows, rows.x[:HOT])])
 
 
-Judging = Callable[..., JudgedInputs]
+Judging = partial[JudgedInputs]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,11 @@ def test_the_page_shows_each_group_and_what_the_answer_is_worth(judged: JudgedIn
 
 
 def test_the_command_writes_groups_beside_the_verdicts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], judged: JudgedInputs
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    judged: JudgedInputs,
+    judging: Judging,
 ) -> None:
     """The judging itself is tested above: here its result goes through record, page and seal."""
     monkeypatch.setattr("candling.workflows.audit.judge_untrusted", lambda *given: judged)
@@ -178,6 +182,30 @@ def test_the_command_writes_groups_beside_the_verdicts(
     assert "Untrusted inputs" in page
     assert "Another mechanism gives these answers" in page
     assert record.arrays["groups.0"].shape[0] == 8
+    replayed(tmp_path, monkeypatch, capsys, judging)
+
+
+def replayed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], judging: Judging
+) -> None:
+    """Ranked, grouped and judged again by the same controls: the claims hold; of other inputs they do not."""
+
+    def again(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["candling", "replay", str(folder / "run"), *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), capsys.readouterr().out
+
+    bank = judging.keywords["bank"]
+    monkeypatch.setattr("candling.workflows.group_claims.judge_untrusted", partial(judge_untrusted, bank=bank))
+    assert again("--claim", "untrusted/group-1") == (0, ANY)
+    assert again("--claim", "untrusted/inputs") == (0, ANY)
+    np.savez(folder / "v.npz", x=mixed().flip(0).numpy())
+    others = ("--untrusted", folder / "v.npz")
+    assert again("--claim", "untrusted/inputs", *others) == (1, ANY)
+    status, said = again("--claim", "untrusted/group-1", *others)
+    assert status == 1
+    assert "observed nan" in said
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -11,7 +11,9 @@ class Claim(Record):
     """`replay` re-executes `kind` on the record and the hashed inputs and compares with `predicted`."""
 
     id: str
-    kind: Literal["inputs", "search", "rank", "success", "random", "transfer", "located", "sensitivity", "circuit"]
+    kind: Literal[
+        "inputs", "search", "rank", "success", "random", "transfer", "located", "sensitivity", "circuit", "group"
+    ]
     problem: str
     sentence: str
     predicted: float

@@ -76,6 +76,8 @@ class RunInfo(Record):
     weights: str | None
     trusted: str
     reference: str | None = None
+    untrusted: str | None = None
+    legitimate: str | None = None
     tokenizer: str | None = None
     """Of a decoder of the user's own."""
     notes: tuple[str, ...] = ()

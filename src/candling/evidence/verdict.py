@@ -324,6 +324,8 @@ class FlaggedInputs(Record):
     """Of those flagged, how many the black-box baseline (output confidence) flags at the same threshold."""
     calibration: Calibration | None
     """None where nothing stands out together."""
+    claims: list[Claim] = Field(default_factory=list)
+    """That these inputs were judged, and each group's answer."""
 
 
 class Verdict(Record):
@@ -386,6 +388,8 @@ class Subject(Record):
     """Of the language model that the subject was made from."""
     chat_template: str | None = None
     """Of the template that the texts were rendered by, if they were conversations."""
+    untrusted: str | None = None
+    """Of a classifier's untrusted inputs and the cells called legitimate, as they were judged."""
 
 
 class Verdicts(Record):

@@ -28,6 +28,7 @@ from candling.runs.record import RunRecord, open_run, seal, sealed
 from candling.workflows.case import Case, effort_of, make_case, named
 from candling.workflows.examine import Bar, Examination, likeness, make_bank
 from candling.workflows.family import as_family, examine_all
+from candling.workflows.group_claims import state_group_claims
 from candling.workflows.mend import hand_over_all, mend_all
 from candling.workflows.report import write_report
 from candling.workflows.untrusted import flag_untrusted
@@ -69,6 +70,7 @@ class Origin:
     reference: str | None = None
     dtype: str = "float32"
     untrusted: str | None = None
+    legitimate: str | None = None
     tokenizer: str | None = None
     chat_template: str | None = None
     """SHA-256 of what an explanation's prompts were rendered by."""
@@ -188,6 +190,7 @@ def run_case(
                     trusted=case.trusted.sha256,
                     reference=case.reference.model.sha256 if case.reference else None,
                     chat_template=case.chat,
+                    untrusted=case.untrusted_sha256,
                 ),
                 seed=seed,
                 data=case.describe(bench.thirds),
@@ -250,7 +253,10 @@ def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, 
     soup = sha256_file(bench.language.soup) if bench.language and bench.language.soup else None
     made = Controls(n=n, recipe=bench.kind.recipe, resemblance=alike, soup=soup)
     flagged = flag_untrusted(bench, candidate, case.texts, case.untrusted) if case.untrusted else None
-    judged = judge_untrusted(bench, candidate, case.inputs, case.legitimate) if case.inputs is not None else None
+    judged = None
+    if case.inputs is not None:
+        judged = judge_untrusted(bench, candidate, case.inputs, case.legitimate)
+        judged = judged.with_claims(state_group_claims(judged.groups))
     return _Body(examinations, made, cost + (judged.cost if judged else _NOTHING), flagged, judged)
 
 
@@ -282,6 +288,8 @@ def _info(case: Case, origin: Origin, bench: Bench, bar: Bar, controls: int, sec
         weights=origin.weights,
         trusted=origin.trusted,
         reference=origin.reference,
+        untrusted=origin.untrusted,
+        legitimate=origin.legitimate,
         notes=case.notes,
         settings={
             "controls": controls,

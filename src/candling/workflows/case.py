@@ -31,6 +31,7 @@ from candling.errors import InputError
 from candling.evidence.verdict import Data
 from candling.organisms.other_texts import other_texts
 from candling.problems import CLASSIFIER, LANGUAGE, Bench, Kind, Language, Problem, Thirds
+from candling.runs.fingerprint import fingerprint
 
 LENGTH = 256
 """Most tokens of a text that are used."""
@@ -78,6 +79,11 @@ class Case:
     effort: Effort = Effort()
     chat: str | None = None
     """SHA-256 of the chat template that the texts were rendered by, if they were."""
+
+    @property
+    def untrusted_sha256(self) -> str | None:
+        """Of a classifier's untrusted inputs and legitimate cells, if there are any."""
+        return None if self.inputs is None else fingerprint([self.inputs, self.legitimate])
 
     def thirds(self, seed: int) -> Thirds[Any]:
         """The trusted data split by hash. Raises InputError where a third gets nothing."""

@@ -6,6 +6,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from candling.access import Dataset, LanguageModel, Model, Text, sha256_file, write_weights
 from candling.access.pairs import PromptPair
@@ -19,9 +22,11 @@ from candling.workflows.case import Case, make_case
 from candling.workflows.claims import Observer
 from candling.workflows.explain_record import is_explanation
 from candling.workflows.explain_replay import replay_explanation
+from candling.workflows.group_claims import PROBLEM, GroupObserver
 from candling.workflows.inputs import open_inputs, relocated
 
 _NAMED = ("model", "weights", "trusted", "reference")
+_UNTRUSTED = ("untrusted", "legitimate")  # named where there are any
 
 
 def replay(
@@ -31,6 +36,8 @@ def replay(
     model: Model | LanguageModel | None = None,
     trusted: Dataset | Sequence[Text] | None = None,
     reference: LanguageModel | None = None,
+    untrusted: Tensor | None = None,
+    legitimate: Any = None,
     pairs: Sequence[PromptPair] | None = None,
     moved: Mapping[str, str] | None = None,
     device: str = "cpu",
@@ -38,10 +45,10 @@ def replay(
 ) -> list[Replayed]:
     """Each claim (or the one with this id): predicted, observed, whether it holds.
 
-    Give `model` and `trusted` (and `reference`) when the audit was made from Python, `model` and `pairs` when an
-    explanation was; else they are opened as the record names them, or where `moved` says that they are now:
-    `model`, `weights`, `trusted`, `reference`, or `pairs`, to paths. Raises InputError on a damaged record or
-    control, or an unknown claim.
+    Give `model` and `trusted` (and `reference`, `untrusted`, `legitimate`) when the audit was made from Python,
+    `model` and `pairs` when an explanation was; else they are opened as the record names them, or where `moved` says
+    that they are now: `model`, `weights`, `trusted`, `reference`, `untrusted`, `legitimate`, or `pairs`, to paths.
+    Raises InputError on a damaged record or control, or an unknown claim.
     """
     moved = moved or {}
     if is_explanation(folder):
@@ -50,13 +57,18 @@ def replay(
             folder, claim=claim, model=own, pairs=pairs, moved=moved, device=device, progress=progress
         )
     record = RunRecord.read(folder)
-    record = replace(record, info=relocated(record.info, moved, {name: name for name in _NAMED}))
+    names = [*_NAMED, *(name for name in _UNTRUSTED if getattr(record.info, name) is not None)]
+    record = replace(record, info=relocated(record.info, moved, {name: name for name in names}))
     claims = [c for verdict in record.verdicts.verdicts for c in verdict.claims]
+    claims += record.verdicts.flagged.claims if record.verdicts.flagged else []
     if claim is not None:
         if claim not in {c.id for c in claims}:
             raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in claims)}")
         claims = [c for c in claims if c.id == claim]
-    case = _case(record, model, trusted, reference)
+    case = _case(record, model, trusted, reference, untrusted, legitimate)
+    asked = any(each.problem == PROBLEM for each in claims)
+    if asked and case.inputs is None:
+        raise InputError("replay", "this audit's untrusted inputs are missing: give untrusted= (and legitimate=)")
     settings = record.info.settings
     bench = case.bench(folder, record.verdicts.seed, device=device, batch=int(settings["batch"] or 2048), workers=1)
     if bench.language is not None:
@@ -74,15 +86,16 @@ def replay(
         }
         for name, observer in observers.items():
             observer.others = [other for other_name, other in observers.items() if other_name != name]
+        groups = GroupObserver(record, bench, case, subject)
         results = []
         progress("replaying", 0, len(claims))
         for each in claims:
-            results.append(_again(each, observers[each.problem]))
+            results.append(_again(each, groups if each.problem == PROBLEM else observers[each.problem]))
             progress("replaying", len(results), len(claims))
     return results
 
 
-def _again(claim: Claim, observer: Observer) -> Replayed:
+def _again(claim: Claim, observer: Observer | GroupObserver) -> Replayed:
     observed = float(f"{observer.observe(claim):.6g}")
     holds = abs(observed - claim.predicted) <= claim.tolerance
     return Replayed(claim=claim, observed=observed, holds=holds)
@@ -93,16 +106,20 @@ def _case(
     model: Model | LanguageModel | None,
     trusted: Dataset | Sequence[Text] | None,
     reference: LanguageModel | None,
+    untrusted: Tensor | None,
+    legitimate: Any,
 ) -> Case:
     info = record.info
     if model is not None and trusted is not None:
-        return _as_then(make_case(model, trusted, reference), info)
+        given = () if untrusted is None else untrusted
+        return _as_then(make_case(model, trusted, reference, given, legitimate), info)
     if info.model == "module in memory":
         raise InputError("replay", "this audit was made from Python: use candling.replay(model=, trusted=)")
     data = None if info.model.startswith("sample:") else info.trusted
     dtype = str(info.settings.get("dtype", "float32"))
     chat = record.verdicts.subject.chat_template
-    case = open_inputs(info.model, info.weights, data, info.reference, dtype, chat=chat is not None)
+    others = (info.untrusted, info.legitimate) if record.verdicts.subject.untrusted else (None, None)
+    case = open_inputs(info.model, info.weights, data, info.reference, dtype, *others, chat=chat is not None)
     if case.chat != chat:
         raise InputError("replay", "the chat template is not the one that the run rendered its texts by")
     return _as_then(case, info)

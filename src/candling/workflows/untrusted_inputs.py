@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from candling.access import Dataset, forward
 from candling.access.hidden import hidden_sites
+from candling.evidence.claim import Claim
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost, Rate
 from candling.evidence.verdict import Calibration, ClassCount, FlaggedInputs, Group
@@ -56,6 +57,9 @@ class JudgedInputs:
     groups: list[Group]
     arrays: Mapping[str, NDArray[Any]]
     cost: Cost
+
+    def with_claims(self, claims: list[Claim]) -> JudgedInputs:
+        return replace(self, flagged=self.flagged.model_copy(update={"claims": claims}))
 
 
 def teach_bank(bench: Bench) -> list[Taught]:
