@@ -173,6 +173,35 @@ def explain(
 
 
 @app.command()
+def solve(
+    model: Annotated[str, typer.Argument(help="net.py:build, a function that returns the network.")],
+    data: Annotated[Path, typer.Option(help="Unlabelled inputs, .npz with x; x_train: what it was trained on.")],
+    weights: Annotated[str | None, typer.Option(help="Its weights, safetensors.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Right answers, .npz with y, only to compare with.")] = None,
+    grammar: Annotated[str, typer.Option(help="pairs, sequences, or auto: by the inputs.")] = "auto",
+    seed: int = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the record; the same command reads it.")] = None,
+) -> None:
+    """Which program does this network compute? Exit status 0 solved, 1 behaviour only, 6 neither."""
+    from candling.report.solve_screen import show
+    from candling.runs.record import default_folder
+    from candling.workflows.solve import command_origin
+    from candling.workflows.solve import solve as run
+    from candling.workflows.solve_inputs import open_problem
+
+    problem = open_problem(model, weights, str(data), str(truth) if truth else None)
+    named = problem.identity() | {"grammar": grammar, "seed": str(seed)}
+    folder = out or default_folder(f"solve-{Path(model.partition(':')[0]).stem}", named)
+    origin = command_origin(model, weights, data, truth)
+    with _progress() as progress:
+        solved = run(problem, grammar=grammar, seed=seed, out=folder, progress=progress, origin=origin)
+    show(solved.solution, Console())
+    print(f"\nprogram {folder / 'program.py'}" if solved.solution.program else "")
+    print(f"report  {folder / 'report.html'}\nrecord  {folder / 'solution.json'}\nreplay  candling replay {folder}")
+    raise typer.Exit(solved.exit_code)
+
+
+@app.command()
 def grade(
     questions: Annotated[
         str, typer.Option(help="Folders of techniques, separated by commas.")
@@ -208,13 +237,15 @@ def replay(
     legitimate: Annotated[str | None, typer.Option(help="Where the legitimate cells are now.")] = None,
     pairs: Annotated[str | None, typer.Option(help="Where an explanation's pairs are now.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Where its tokenizer is now.")] = None,
+    data: Annotated[str | None, typer.Option(help="Where a solution's data are now.")] = None,
     device: str = "cpu",
 ) -> None:
-    """Run a finished audit's or explanation's claims again. Exit status 0 if all hold, 1 if not."""
+    """Run the claims of a finished audit, explanation or solution again. Exit status 0 if all hold, 1 if not."""
     from candling.workflows.replay import replay as again
 
     named = {"model": model, "weights": weights, "trusted": trusted, "reference": reference}
     named |= {"untrusted": untrusted, "legitimate": legitimate, "pairs": pairs, "tokenizer": tokenizer}
+    named |= {"data": data}
     moved = {name: path for name, path in named.items() if path is not None}
     with _progress() as progress:
         results = again(run, claim=claim, moved=moved, device=device, progress=progress)

@@ -12,7 +12,19 @@ class Claim(Record):
 
     id: str
     kind: Literal[
-        "inputs", "search", "rank", "success", "random", "transfer", "located", "sensitivity", "circuit", "group"
+        "inputs",
+        "search",
+        "rank",
+        "success",
+        "random",
+        "transfer",
+        "located",
+        "sensitivity",
+        "circuit",
+        "agreement",
+        "diagnostic",
+        "site",
+        "group",
     ]
     problem: str
     sentence: str

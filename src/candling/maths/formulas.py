@@ -109,7 +109,7 @@ PAIRS = _table(
         Formula("divides both", "mk", "2 * (a % m == 0) + (b % k == 0)"),
         Formula("divides sum", "mk", "2 * ((a + b) % m == 0) + ((a - b) % k == 0)"),
         Formula("common divisor", "uv", "np.gcd(a + u, b + v)"),
-        Formula("divides", "uv", "1 * ((b + v) % np.maximum(a + u, 1) == 0) + 2 * ((a + u) % np.maximum(b + v, 1) == 0)"),
+        Formula("divides", "uv", "divides(a + u, b + v) + 2 * divides(b + v, a + u)", pair_scores),
         Formula("bits xor", "", "a ^ b", modular=True),
         Formula("bits and", "", "a & b", modular=True),
         Formula("bits or", "", "a | b", modular=True),

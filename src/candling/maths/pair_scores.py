@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-Whole = NDArray[np.int64]
+Whole = Any
+"""An int64 array; numpy's own types are lost in sums over places."""
 
 
 def ones(n: Whole) -> Whole:
     """How many ones each number has in binary."""
-    return sum((n >> place) & 1 for place in range(20))  # type: ignore[return-value]
+    return sum((n >> place) & 1 for place in range(20))
 
 
 def digits(n: Whole) -> Whole:
     """The sum of each number's decimal digits."""
-    return sum(n // 10**place % 10 for place in range(6))  # type: ignore[return-value]
+    return sum(n // 10**place % 10 for place in range(6))
 
 
-__all__: list[Any] = ["digits", "ones"]
+def divides(d: Whole, n: Whole) -> Whole:
+    """1 where d divides n; 0 divides 0 alone."""
+    return ((d == 0) & (n == 0) | (d > 0) & (n % (d + (d == 0)) == 0)) * 1

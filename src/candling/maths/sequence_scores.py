@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
-Whole = NDArray[np.int64]
-Truth = NDArray[np.bool_]
+import numpy as np
+
+Whole = Any
+"""An int64 array; numpy's own types are lost in sums over places."""
+Truth = Any
+"""A bool array."""
 
 
 def inversions(x: Whole) -> Whole:
     """Pairs of places of which the earlier holds the larger token."""
     length = x.shape[1]
-    return sum((x[:, i] > x[:, j]).astype(np.int64) for i in range(length) for j in range(i + 1, length))  # type: ignore[return-value]
+    return sum((x[:, i] > x[:, j]).astype(np.int64) for i in range(length) for j in range(i + 1, length))
 
 
 def distinct(x: Whole) -> Whole:

@@ -24,6 +24,8 @@ from candling.workflows.explain_record import is_explanation
 from candling.workflows.explain_replay import replay_explanation
 from candling.workflows.group_claims import PROBLEM, GroupObserver
 from candling.workflows.inputs import open_inputs, relocated
+from candling.workflows.solve_record import is_solution
+from candling.workflows.solve_replay import replay_solution
 
 _NAMED = ("model", "weights", "trusted", "reference")
 _UNTRUSTED = ("untrusted", "legitimate")  # named where there are any
@@ -56,6 +58,8 @@ def replay(
         return replay_explanation(
             folder, claim=claim, model=own, pairs=pairs, moved=moved, device=device, progress=progress
         )
+    if is_solution(folder):
+        return replay_solution(folder, claim=claim, moved=moved, progress=progress)
     record = RunRecord.read(folder)
     names = [*_NAMED, *(name for name in _UNTRUSTED if getattr(record.info, name) is not None)]
     record = replace(record, info=relocated(record.info, moved, {name: name for name in names}))

@@ -9,6 +9,7 @@ from candling.report import draw
 from candling.runs.files import write_whole
 from candling.runs.record import RunRecord
 from candling.workflows.explain_record import ExplanationRecord, is_explanation
+from candling.workflows.solve_record import SolutionRecord, is_solution
 
 
 def write_report(folder: Path, *, only: str | None = None) -> Path:
@@ -22,6 +23,12 @@ def write_report(folder: Path, *, only: str | None = None) -> Path:
             raise InputError("usage", "an explanation has no problem classes: leave --only out")
         path = folder / "report.html"
         write_whole(path, ExplanationRecord.read(folder).page().encode())
+        return path
+    if is_solution(folder):
+        if only is not None:
+            raise InputError("usage", "a solution has no problem classes: leave --only out")
+        path = folder / "report.html"
+        write_whole(path, SolutionRecord.read(folder).page().encode())
         return path
     record = RunRecord.read(folder)
     page = draw(record.verdicts, record.networks, record.arrays, record.info, only=only)

@@ -128,7 +128,9 @@ def _tabled(scores: Array, seen: Seen) -> int | None:
     width = int(scores.max()) - low + 1
     if not 1 < width <= 4 * _CELLS:
         return None
-    counts = np.bincount((scores.astype(np.int64) - low) * seen.classes + seen.answers, minlength=width * seen.classes)
+    counts = np.bincount(
+        (scores.astype(np.int64) - low) * seen.classes + seen.answers, minlength=width * seen.classes
+    )
     counts = counts.reshape(width, seen.classes)
     if (counts.sum(1) > 0).sum() > _CELLS:
         return None
