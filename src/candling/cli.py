@@ -175,9 +175,11 @@ def explain(
 @app.command()
 def solve(
     model: Annotated[str, typer.Argument(help="net.py:build, a function that returns the network.")],
-    data: Annotated[Path, typer.Option(help="Unlabelled inputs, .npz with x; x_train: what it was trained on.")],
+    data: Annotated[Path, typer.Option(help="Unlabelled inputs that it was not trained on, .npz with x.")],
     weights: Annotated[str | None, typer.Option(help="Its weights, safetensors.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="Right answers, .npz with y, only to compare with.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Right answers, .npz with y, to compare with in the end.")
+    ] = None,
     grammar: Annotated[str, typer.Option(help="pairs, sequences, or auto: by the inputs.")] = "auto",
     seed: int = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the record; the same command reads it.")] = None,

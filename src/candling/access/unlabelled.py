@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ from candling.access.model import forward
 from candling.access.modes import undisturbed
 from candling.access.npz import read_arrays
 from candling.access.wording import bad_input, shown
-
-Kind = Literal["images", "pairs", "sequences"]
+from candling.evidence.program import Kind
 
 
 @dataclass(frozen=True, eq=False)

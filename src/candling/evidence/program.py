@@ -18,10 +18,15 @@ FORMULAS: Mapping[str, Mapping[str, Formula]] = {"pairs": PAIRS, "sequences": SE
 """By the kind of input, by name."""
 
 
+Kind = Literal["images", "pairs", "sequences"]
+"""Of inputs."""
+Join = Literal["and", "or", "xor"]
+
+
 class Feature(Record):
     """A formula with its numbers: one score an input."""
 
-    kind: Literal["pairs", "sequences"]
+    kind: Kind
     formula: str
     params: tuple[int, ...]
     modulus: int = 0
@@ -75,7 +80,7 @@ class Logic(Record):
     """Two programs that say 0 or 1, joined."""
 
     form: Literal["logic"] = "logic"
-    join: Literal["and", "or", "xor"]
+    join: Join
     first: Steps | Table
     second: Steps | Table
 
@@ -88,14 +93,17 @@ def run_program(program: Steps | Table | Logic, inputs: Inputs) -> Answers:
     if isinstance(program, Logic):
         first, second = (run_program(part, inputs) == 1 for part in (program.first, program.second))
         joined = {"and": first & second, "or": first | second, "xor": first ^ second}[program.join]
-        return joined.astype(np.int64)
+        both: Answers = joined.astype(np.int64)
+        return both
     scores = program.feature.scores(inputs)
     answers = np.asarray(program.answers, dtype=np.int64)
     if isinstance(program, Steps):
-        return answers[np.searchsorted(np.asarray(program.cuts, dtype=np.float64), scores, side="right")]
+        said: Answers = answers[np.searchsorted(np.asarray(program.cuts, dtype=np.float64), scores, side="right")]
+        return said
     values = np.asarray(program.values)
     place = np.minimum(np.searchsorted(values, scores), len(values) - 1)
-    return np.where(values[place] == scores, answers[place], program.other)
+    listed: Answers = np.where(values[place] == scores, answers[place], program.other)
+    return listed
 
 
 def features_of(program: Steps | Table | Logic) -> list[Feature]:
@@ -105,7 +113,7 @@ def features_of(program: Steps | Table | Logic) -> list[Feature]:
     return [program.feature]
 
 
-def inputs_of(x: NDArray[Any], kind: str) -> Inputs:
+def inputs_of(x: NDArray[Any], kind: Kind) -> Inputs:
     """The letters of formulas: `a` and `b` of pairs, else `x`."""
     if kind == "pairs":
         return {"a": x[:, 0].astype(np.int64), "b": x[:, 1].astype(np.int64)}

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from candling.evidence.claim import Claim
 from candling.evidence.measurement import Cost, Rate, Record
-from candling.evidence.program import Program
+from candling.evidence.program import Kind, Program
 
 Outcome = Literal["solved", "behaviour only", "not solved", "did not learn a program"]
 
@@ -108,7 +108,7 @@ class Solution(Record):
     data: str
     """SHA-256 of the inputs."""
     seed: int
-    kind: Literal["images", "pairs", "sequences"]
+    kind: Kind
     inputs: int
     proposing: int
     """Inputs that programs were proposed on; the others verify."""

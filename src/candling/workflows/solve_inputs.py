@@ -15,6 +15,7 @@ from candling.errors import InputError
 from candling.runs.fingerprint import fingerprint
 
 Labels = NDArray[np.int64]
+_TRAINING = "x_training"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +74,18 @@ def make_problem(
 
 
 def open_problem(model: str, weights: str | None, data: str, truth: str | None) -> Problem:
-    """From files: `net.py:build` with weights; `x` (and `x_train`) of the data; `y` (and `y_train`) of the truth."""
+    """From files: `net.py:build` with weights; `x` of the data; `y` of the truth, row for row.
+
+    Either file may hold `x_training`, what the network was trained on, and the truth `y_training`.
+    """
     if weights is None:
         raise InputError("usage", f"{model} needs --weights FILE.safetensors")
     inputs = read_unlabelled(data)
-    seen = read_unlabelled(data, "x_train") if has_array(data, "x_train") else None
+    holder = next((file for file in (data, truth) if file and has_array(file, _TRAINING)), None)
+    seen = read_unlabelled(holder, _TRAINING) if holder else None
     labels = read_labels(truth, "y", len(inputs)) if truth else None
     of_seen = None
-    if truth is not None and seen is not None and has_array(truth, "y_train"):
-        of_seen = read_labels(truth, "y_train", len(seen))
+    if truth is not None and seen is not None and has_array(truth, "y_training"):
+        of_seen = read_labels(truth, "y_training", len(seen))
     opened = load(model, weights=Path(weights))
     return make_problem(opened, inputs, trained_on=seen, truth=labels, truth_trained_on=of_seen)

@@ -68,15 +68,13 @@ def _learned_nothing(found: Found) -> str | None:
 
 
 def _behaviour_fails(best: Proposal, compared: Agreement) -> str | None:
-    agreement, sure = compared.agreement, compared.confident
-    if agreement.value < AGREES:
-        return f"the best program agrees on {numerals.percent(agreement.value)} of held-out inputs, {AGREES:.0%} is asked"
-    if sure.value < CONFIDENT:
-        return f"where the network is sure the program agrees on {numerals.percent(sure.value)}, {CONFIDENT:.0%} is asked"
+    agreed, sure = (numerals.percent(each.value) for each in (compared.agreement, compared.confident))
+    if compared.agreement.value < AGREES:
+        return f"the best program agrees on {agreed} of held-out inputs, {AGREES:.0%} is asked"
+    if compared.confident.value < CONFIDENT:
+        return f"where the network is sure the program agrees on {sure}, {CONFIDENT:.0%} is asked"
     if best.bits > READABLE:
-        return (
-            f"the program takes {best.bits:.0f} bits; above {READABLE:.0f} it is a table of answers, not an account"
-        )
+        return f"the program takes {best.bits:.0f} bits; above {READABLE:.0f} it is a table, not an account"
     standing = [each.name for each in compared.rivals if each.refuted is False]
     if standing:
         return f"where it differs from a rival the network does not side with it: {standing[0]}"

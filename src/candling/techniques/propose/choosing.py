@@ -17,7 +17,7 @@ from math import log2
 
 import numpy as np
 
-from candling.evidence.program import Answers, Feature, Logic, Steps, Table, run_program
+from candling.evidence.program import Answers, Feature, Join, Logic, Steps, Table, run_program
 from candling.maths.bands import Array, Sorted, best_bands, data_bits, staircase
 from candling.maths.formulas import Inputs
 from candling.techniques.propose.contract import Grammar, Programs, Proposal, Seen, Writable
@@ -100,9 +100,8 @@ def _grown(seen: Seen, tried: Sequence[_Tried], grow: Grow) -> list[_Tried]:
 def _scored(seen: Seen, inputs: Inputs, features: Sequence[Feature], bits: float) -> Iterator[_Tried]:
     """Each feature's best band and table, and the tables of its remainders."""
     scores = np.stack([np.asarray(feature.scores(inputs)) for feature in features])
-    if seen.classes == 2:
-        for feature, right in zip(features, _banded(scores, seen), strict=True):
-            yield _Tried(feature, bits, int(right), False)
+    for feature, right in zip(features, _banded(scores, seen), strict=True):
+        yield _Tried(feature, bits, int(right), False)
     for feature, row in zip(features, scores, strict=True):
         right = _tabled(row, seen)
         if right is not None:
@@ -114,12 +113,23 @@ def _scored(seen: Seen, inputs: Inputs, features: Sequence[Feature], bits: float
 
 
 def _banded(scores: Array, seen: Seen) -> Array:
-    """[f] answers that the best band gives right, whichever answer is inside."""
+    """[f] answers that the best band gives right, whichever answer is inside.
+
+    Of several classes, as many as sixteen stretches of equal counts give right, a bound to what steps can.
+    """
+    if seen.classes > 2:
+        return np.array([_tabled(_ranked(row), seen) or 0 for row in scores])
     gains = np.where(seen.answers == 1, 1.0, -1.0)
     ordered = Sorted.of(scores)
     inside, outside = ordered.best(gains), ordered.best(-gains)
     right: Array = np.maximum((gains < 0).sum() + inside.gain, (gains > 0).sum() + outside.gain)
     return right
+
+
+def _ranked(scores: Array, bins: int = 16) -> Array:
+    """Which of the stretches between quantiles each score is in."""
+    ends = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
+    return np.searchsorted(ends, scores, side="right").astype(np.float64)
 
 
 def _tabled(scores: Array, seen: Seen) -> int | None:
@@ -128,10 +138,8 @@ def _tabled(scores: Array, seen: Seen) -> int | None:
     width = int(scores.max()) - low + 1
     if not 1 < width <= 4 * _CELLS:
         return None
-    counts = np.bincount(
-        (scores.astype(np.int64) - low) * seen.classes + seen.answers, minlength=width * seen.classes
-    )
-    counts = counts.reshape(width, seen.classes)
+    cells = (scores.astype(np.int64) - low) * seen.classes + seen.answers
+    counts = np.bincount(cells, minlength=width * seen.classes).reshape(width, -1)
     if (counts.sum(1) > 0).sum() > _CELLS:
         return None
     return int(counts.max(1).sum())
@@ -223,7 +231,7 @@ def proposal(program: Writable, bits: float, seen: Seen) -> Proposal:
     return Proposal(program, bits, wrong, bits + float(data_bits(wrong, len(seen), seen.classes)))
 
 
-_JOINS = ("and", "or", "xor")
+_JOINS: tuple[Join, ...] = ("and", "or", "xor")
 
 
 def _joined(
@@ -283,7 +291,7 @@ def _partners(
     return found
 
 
-def _gains(join: str, other: Answers, answers: Answers) -> Array:
+def _gains(join: Join, other: Answers, answers: Answers) -> Array:
     """What answering 1 rather than 0 gains in one part, the other part being what it is."""
     own = np.where(answers == 1, 1.0, -1.0)
     if join == "and":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from candling.evidence.program import Answers, Logic, Steps, Table, inputs_of
+from candling.evidence.program import Answers, Kind, Logic, Steps, Table, inputs_of
 from candling.maths.formulas import Inputs
 
 Writable = Steps | Table | Logic
@@ -19,8 +19,7 @@ Writable = Steps | Table | Logic
 class Seen:
     """Inputs with the network's answers to them; no label, and nothing of the network itself."""
 
-    kind: str
-    """`pairs` or `sequences`."""
+    kind: Kind
     x: NDArray[Any]
     """[n, ...]"""
     answers: Answers

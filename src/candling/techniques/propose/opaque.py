@@ -69,8 +69,10 @@ def _linear(x: NDArray[Any], answers: Answers) -> Any:
 
 
 def _plain(x: NDArray[Any]) -> NDArray[Any]:
-    return x.reshape(len(x), -1).astype(np.float64)
+    flat: NDArray[Any] = x.reshape(len(x), -1).astype(np.float64)
+    return flat
 
 
 def _one_hot(x: NDArray[Any], top: int) -> NDArray[Any]:
-    return (x[:, :, None] == np.arange(top)).reshape(len(x), -1).astype(np.float64)
+    flat: NDArray[Any] = (x[:, :, None] == np.arange(top)).reshape(len(x), -1).astype(np.float64)
+    return flat

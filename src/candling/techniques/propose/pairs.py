@@ -37,9 +37,9 @@ def grammar(sides: list[int]) -> Grammar:
     whole = [(u, v, m) for m in [*wide, *moduli] for u in range(m // 2 + 1) for v in range(m) if u or v]
     others = [(u, v, m) for m in range(17, largest + 1) if m not in wide for u, v in directions]
     places = sorted({round(largest * share / 12) for share in range(13)} | {(largest - 1) // 2, largest - 1})
-    steps = [s for s in range(2, largest // 2 + 1)]
+    steps = list(range(2, largest // 2 + 1))
     few = [m for m in range(2, 13) if m <= largest]
-    grid = sorted({m for m in (*sides, *moduli)})
+    grid = sorted({*sides, *moduli})
     return {
         "sum mod": whole + others,
         "sum": directions,

@@ -77,6 +77,6 @@ def levelled(logits: Tensor, like: Answers) -> Answers:
     """
     centred = (logits - logits.mean(0)) / (logits.std(0) + 1e-9)
     if logits.shape[1] != 2:
-        return centred.argmax(1).numpy()
+        return np.asarray(centred.argmax(1).numpy(), dtype=np.int64)
     lead = (logits[:, 1] - logits[:, 0]).double().numpy()
-    return (lead > np.quantile(lead, 1 - (like == 1).mean())).astype(np.int64)
+    return np.asarray(lead > np.quantile(lead, 1 - (like == 1).mean()), dtype=np.int64)
