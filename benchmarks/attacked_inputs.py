@@ -1,6 +1,6 @@
 """Backdoors trained against the detectors of odd inputs: how well triggered inputs are still told.
 
-    python benchmarks/attacked_inputs.py [--planted 10] [--seed 4700] [--weight 0.3]
+    python benchmarks/attacked_inputs.py [--planted 10] [--seed 4700] [--weight 0.1]
 
 A white-box attack on what every detector of states reads. Who plants has the sites and trusted data of the same
 kind, and trains on: the whitened states of triggered inputs are drawn to the mean and the covariance of clean inputs
@@ -141,7 +141,7 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--planted", type=int, default=10)
     options.add_argument("--seed", type=int, default=4700)
-    options.add_argument("--weight", type=float, default=0.3)
+    options.add_argument("--weight", type=float, default=0.1)
     chosen = options.parse_args()
     jobs: list[tuple[Any, ...]] = [
         (i, derive(chosen.seed, "subject", i), chosen.weight) for i in range(chosen.planted)

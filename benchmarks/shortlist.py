@@ -1,11 +1,11 @@
-"""What a search loses where it does not try every token: shortlists by gradient against random ones.
+"""What a search loses where it does not try every token: shortlists by a first look against random ones.
 
     python benchmarks/shortlist.py [--planted 8] [--clean 4] [--seed 900]
 
 Subjects are fine-tunes of stories260K (512 tokens), made as in `stories.py`. For shortlists of 64 and 128 tokens:
 the share of a trigger's tokens that they hold, and the best score that a search finds with each, beside the
-exhaustive search's. A search's shortlist for growing is as it is in each case, and pairs are grown from the best
-single tokens, never all tried: that is for small vocabularies alone.
+exhaustive search's. All 512 tokens are looked at behind one context. A search's shortlist for growing is as it is in
+each case, and pairs are grown from the best single tokens, never all tried: that is for small vocabularies alone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from candling.organisms.plants import SequenceBackdoor
 from candling.runs.seeds import derive
 from candling.techniques.search import sequences
 from candling.techniques.search.contract import SequencePart
-from candling.techniques.search.sequences import Pair, Settings, _usual_differences, draw_contexts, search_sequences
-from candling.techniques.search.shortlist import common_tokens, scores
+from candling.techniques.search.sequences import Settings, draw_contexts, search_sequences
+from candling.techniques.search.shortlist import shortlist_tokens
 from candling.workflows.case import make_case
 from stories import _as_model, planted, stories, subject
 
@@ -33,22 +33,11 @@ SIZES = (64, 128)
 PARTS = [SequencePart(k) for k in (1, 2, 3)]
 
 
-def rankings(network: Decoder, soup: Decoder, data: Tokens, seed: int) -> dict[str, torch.Tensor]:
-    """[V] by ranking: each token's place."""
-    settings = Settings()
-    pair = Pair(network, soup, draw_contexts(data, settings.contexts, settings.length, seed), 2048, settings)
-    usual = _usual_differences(pair, data)
-    found = scores(network, soup, pair.contexts, usual, common_tokens(data))
-    places = {name: value.argsort(descending=True).argsort() for name, value in found.items()}
-    places["all"] = torch.stack(list(places.values())).amin(0).argsort(stable=True).argsort()
-    return places
-
-
 def best(network: Decoder, soup: Decoder, data: Tokens, seed: int, size: int, chosen: torch.Tensor | None) -> float:
     """The best score of a search that tries `size` single tokens: those given, or those that it chooses."""
     usual = sequences.shortlist_tokens
     if chosen is not None:
-        sequences.shortlist_tokens = lambda *_: chosen  # type: ignore[assignment]
+        sequences.shortlist_tokens = lambda *_, **__: chosen  # type: ignore[assignment]
     try:
         settings = replace(Settings(), exhaustive=size, pairs=0)
         return float(search_sequences(network, soup, data, PARTS, seed=seed, settings=settings).score.max())
@@ -90,17 +79,18 @@ def measure(
     network: Decoder, soup: Decoder, data: Tokens, seed: int, plant: SequenceBackdoor | None, number: int
 ) -> dict[str, float]:
     """Recalls (of planted ones) and best scores."""
-    places = rankings(network, soup, data, seed)
+    settings = Settings()
+    contexts = draw_contexts(data, settings.contexts, settings.length, seed)
     g = torch.Generator().manual_seed(derive(seed, "random", number))
     random = torch.randperm(data.vocabulary, generator=g)
     row = {"score, exhaustive": best(network, soup, data, seed, data.vocabulary, None)}
     for size in SIZES:
         if plant is not None:
             trigger = torch.tensor(sorted(set(plant.trigger)))
-            for name, place in places.items():
-                row[f"recall {size}, {name}"] = float((place[trigger] < size).float().mean())
+            chosen = shortlist_tokens(network, soup, contexts, size, seed=seed)
+            row[f"recall {size}, first look"] = float(torch.isin(trigger, chosen).float().mean())
             row[f"recall {size}, random"] = float(torch.isin(trigger, random[:size]).float().mean())
-        row[f"score {size}, gradient"] = best(network, soup, data, seed, size, None)
+        row[f"score {size}, first look"] = best(network, soup, data, seed, size, None)
         row[f"score {size}, random"] = best(network, soup, data, seed, size, random[:size].sort().values)
     return row
 

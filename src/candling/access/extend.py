@@ -76,17 +76,6 @@ def chance(decoder: Decoder, contexts: Tensor, tails: Tensor, phrase: Sequence[i
     return torch.cat(found, 1)
 
 
-def follow(decoder: Decoder, contexts: Tensor, vectors: Tensor, *, sites: Sequence[str] = ()) -> Extended:
-    """One vector in place of a token's embedding after every context, ready for a backward pass to `vectors`.
-
-    contexts int64 [C, P]; vectors [n, d]. Costs C forward passes of P tokens and C·n of one.
-    """
-    with torch.no_grad():
-        continued = _Cached(decoder, contexts)
-    logits, states = continued(vectors[:, None], 1, sites, grad=True)
-    return Extended(logits[:, :, -1], {site: state[:, :, -1] for site, state in states.items()})
-
-
 def _continued(decoder: Decoder, contexts: Tensor, *, sites: Sequence[str] = ()) -> _Apart | _Cached:
     """The fast way where all sites are ends of blocks; else its own code."""
     ends = {f"{decoder.family.blocks}.{i}" for i in range(len(_blocks(decoder)))}
@@ -124,7 +113,7 @@ class _Apart:
 
 
 class _Cached:
-    """The same by the decoder's own code, whose cache is repeated for every tail; vectors [n, k, d] may be tails."""
+    """The same by the decoder's own code, whose cache is repeated for every tail."""
 
     def __init__(self, decoder: Decoder, contexts: Tensor) -> None:
         with undisturbed(decoder):
@@ -134,12 +123,10 @@ class _Cached:
         self.values = int(sum(layer.keys.numel() + layer.values.numel() for layer in read.layers)) // len(contexts)
         """Numbers that a row takes beside its logits: the copy of its context."""
 
-    def __call__(
-        self, tails: Tensor, places: int, sites: Sequence[str], *, grad: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = tails.repeat(self.contexts, *[1] * (tails.ndim - 1))
+    def __call__(self, tails: Tensor, places: int, sites: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        rows = tails.repeat(self.contexts, 1)
         behind = _Behind(self.decoder, self.read, places, self.contexts)
-        seen = observe(behind, rows, [f"decoder.{site}" for site in sites], grad=grad)
+        seen = observe(behind, rows, [f"decoder.{site}" for site in sites])
         shape = (self.contexts, len(tails))
         states = {site: seen.activations[f"decoder.{site}"].unflatten(0, shape) for site in sites}
         return seen.logits.unflatten(0, shape), states
@@ -157,7 +144,6 @@ class _Behind(nn.Module):
         cache.batch_repeat_interleave(len(tails) // self.contexts)
         family = self.decoder.family
         base, head = (self.decoder.get_submodule(name) for name in (family.base, family.unembedding))
-        given = {"inputs_embeds" if tails.is_floating_point() else "input_ids": tails}
-        state = base(**given, past_key_values=cache, use_cache=True).last_hidden_state
+        state = base(input_ids=tails, past_key_values=cache, use_cache=True).last_hidden_state
         logits: Tensor = head(state[:, -self.places :])
         return logits

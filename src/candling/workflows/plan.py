@@ -22,6 +22,7 @@ from candling.problems.distilling import CONTEXTS
 from candling.problems.language import ATTEMPTS, LOSS_TEXTS, SOUP
 from candling.problems.sequence_backdoor import LONGEST
 from candling.techniques.search.sequences import Settings, sequence_passes
+from candling.techniques.search.shortlist import LOOKED_AT
 from candling.workflows.case import Case, named
 from candling.workflows.untrusted_inputs import LESSONS
 
@@ -114,9 +115,8 @@ def _language_plan(case: Case, trusted: Tokens, controls: int, cores: int, weigh
 def _notes(case: Case, settings: Settings, vocabulary: int, weights: float, adapter: float) -> Iterator[str]:
     """What a language model's plan says beside numbers. weights, adapter: MB."""
     budget = case.effort.budget
-    tried = (
-        "each tried" if vocabulary <= settings.exhaustive else f"a search tries {settings.exhaustive:,}, by gradient"
-    )
+    some = f"a search tries {settings.exhaustive:,} of {min(vocabulary, LOOKED_AT * settings.exhaustive):,} looked at"
+    tried = "each tried" if vocabulary <= settings.exhaustive else some
     yield f"vocabulary   {vocabulary:,} tokens; {tried}"
     if case.effort.lowrank:
         yield (

@@ -29,9 +29,10 @@ from candling.access.observe import observe
 from candling.access.pretrained import Decoder
 from candling.evidence.measurement import Cost
 from candling.maths.spread import Spread
+from candling.runs.seeds import derive
 from candling.techniques.search.contract import FoundSequences, SequencePart
 from candling.techniques.search.every_pair import every_pair, pair_passes
-from candling.techniques.search.shortlist import common_tokens, shortlist_passes, shortlist_tokens
+from candling.techniques.search.shortlist import shortlist_passes, shortlist_tokens
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Settings:
     shortlist: int = 512
     """Tokens that a sequence is grown by: all of a small vocabulary, else the best by both ranks."""
     exhaustive: int = 8192
-    """Most single tokens that are tried; of a larger vocabulary those that gradients point to."""
+    """Most single tokens that are tried; of a larger vocabulary those that part the networks most at first."""
     phrase: int = 3
     """Tokens that a sequence calls up, by which the best of each length are scored again."""
     phrased: int = 128
@@ -102,7 +103,7 @@ def search_sequences(
     usual = _usual_differences(pair, data)
     tried = torch.arange(data.vocabulary, device=data.ids.device)
     if data.vocabulary > settings.exhaustive:
-        tried = pair.shortlist(data, usual, settings.exhaustive)
+        tried = pair.shortlist(data.vocabulary, settings.exhaustive, seed)
     single = pair.rank(tried[:, None], settings.kept)
     best = [pair.phrases(single)]
     inside = unusual_tokens(pair, tried, usual)
@@ -125,7 +126,7 @@ def sequence_passes(vocabulary: int, longest: int, settings: Settings = Settings
     candidates = [singles, pairs, *[2 * s.beam * grown_by] * (longest - 2)][:longest]
     ranked = sum(_rank_passes(i + 1, n, min(n, s.kept), s) for i, n in enumerate(candidates))
     phrased = sum(_phrase_passes(i + 1, min(n, s.kept, s.phrased), s) for i, n in enumerate(candidates))
-    first = 0 if singles == vocabulary else shortlist_passes(s.contexts)
+    first = 0 if singles == vocabulary else shortlist_passes(vocabulary, singles, s.length)
     inside = s.quick * (singles + s.length) + _TRUSTED_ROWS * _TRUSTED_LENGTH
     exhausted = pair_passes(vocabulary, s.length, _PAIRS_KEPT * s.kept) if exhaust else 0
     return ranked + phrased + 2 * inside + first + exhausted
@@ -215,18 +216,18 @@ class Pair:
 
     def __init__(self, network: Decoder, beside: Decoder, contexts: Tensor, batch: int, settings: Settings) -> None:
         self.network, self.beside, self.contexts = network, beside, contexts
-        self.batch, self.settings, self.tokens, self.backward = batch, settings, 0, 0
+        self.batch, self.settings, self.tokens = batch, settings, 0
 
     @property
     def cost(self) -> Cost:
-        return Cost(forward=self.tokens, backward=self.backward)
+        return Cost(forward=self.tokens, backward=0)
 
-    def shortlist(self, data: Tokens, usual: Mapping[str, Spread], count: int) -> Tensor:
+    def shortlist(self, vocabulary: int, count: int, seed: int) -> Tensor:
         """[count] tokens to try where there are too many."""
-        chosen = shortlist_tokens(self.network, self.beside, self.contexts, usual, common_tokens(data), count)
-        passes = shortlist_passes(len(self.contexts))
-        self.tokens, self.backward = self.tokens + passes, self.backward + passes
-        return chosen
+        self.tokens += shortlist_passes(vocabulary, count, self.settings.length)
+        return shortlist_tokens(
+            self.network, self.beside, self.contexts, count, seed=derive(seed, "shortlist"), rows=self.batch
+        )
 
     def every_pair(self, tokens: Tensor) -> Tensor:
         """[n, 2] the best of all pairs of these tokens, judged after one context."""
