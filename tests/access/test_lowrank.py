@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from candling.access import Decoder, load_language, lowrank, read_weights, sha256_state
-from candling.access.extend import extend
+from candling.access.extend import extend, extend_both
 from candling.access.observe import observe
 from candling.errors import InputError
 
@@ -93,6 +93,19 @@ def test_it_extends_and_is_observed_like_a_decoder(base: Decoder) -> None:
         torch.testing.assert_close(ours.states[site], theirs.states[site], atol=1e-5, rtol=1e-5)
     seen, wanted = (observe(d, IDS, [site]).activations[site] for d in (view, merged))
     torch.testing.assert_close(seen, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_view_and_a_whole_network_are_extended_side_by_side(base: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself would take blocks of its own size: one keeps copies of its contexts, the other does not."""
+    monkeypatch.setattr("candling.access.extend.VALUES", 14_000)
+    view = lowrank.adapted(base, state(base, 1))
+    tails = torch.arange(languages.VOCABULARY)[:, None]
+    alone = [list(extend(each, IDS, tails)) for each in (base, view)]
+    assert len(alone[0]) != len(alone[1])
+    both = list(extend_both((base, view), IDS, tails))
+    for i, parts in enumerate(alone):
+        found = torch.cat([each[i].logits for each in both], 1)
+        torch.testing.assert_close(found, torch.cat([part.logits for part in parts], 1), atol=1e-5, rtol=0)
 
 
 def test_views_disturb_neither_each_other_nor_their_base(base: Decoder) -> None:

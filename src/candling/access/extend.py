@@ -42,7 +42,6 @@ class Extended:
         return self.logits.softmax(-1).mean(0)
 
 
-@torch.no_grad()
 def extend(
     decoder: Decoder, contexts: Tensor, tails: Tensor, *, sites: Sequence[str] = (), rows: int = 2048
 ) -> Iterator[Extended]:
@@ -51,11 +50,27 @@ def extend(
     contexts int64 [C, P] and tails int64 [M, k], neither padded. rows: most rows in one pass. Costs C
     forward passes of P tokens and C·M of k. Agrees with whole passes up to rounding.
     """
-    count = len(contexts)
-    continued = _continued(decoder, contexts, sites=sites)
-    for part in tails.split(_block(decoder, continued.values, count, 1, rows)):
-        logits, states = continued(part, 1, sites)
-        yield Extended(logits[:, :, -1], {site: state[:, :, -1] for site, state in states.items()})
+    for (only,) in _extend_all([decoder], contexts, tails, sites, rows):
+        yield only
+
+
+def extend_both(
+    pair: tuple[Decoder, Decoder], contexts: Tensor, tails: Tensor, *, sites: Sequence[str] = (), rows: int = 2048
+) -> Iterator[tuple[Extended, Extended]]:
+    """As `extend`, with two decoders of one vocabulary side by side, in the same blocks of tails."""
+    for both in _extend_all(pair, contexts, tails, sites, rows):
+        yield both[0], both[1]
+
+
+@torch.no_grad()
+def _extend_all(
+    decoders: Sequence[Decoder], contexts: Tensor, tails: Tensor, sites: Sequence[str], rows: int
+) -> Iterator[list[Extended]]:
+    read = [_continued(decoder, contexts, sites=sites) for decoder in decoders]
+    blocks = [_block(d, each.values, len(contexts), 1, rows) for d, each in zip(decoders, read, strict=True)]
+    for part in tails.split(min(blocks)):
+        found = [continued(part, 1, sites) for continued in read]
+        yield [Extended(x[:, :, -1], {site: h[:, :, -1] for site, h in states.items()}) for x, states in found]
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from candling.access import Tokens
-from candling.access.extend import extend
+from candling.access.extend import extend, extend_both
 from candling.access.observe import observe
 from candling.access.pretrained import Decoder
 from candling.evidence.measurement import Cost
@@ -324,10 +324,8 @@ def unusual_tokens(pair: Pair, tried: Tensor, usual: Mapping[str, Spread]) -> Te
     """[n] the tokens `tried`, the most unusual first: by the ranks of Mahalanobis distance and of KL, added up."""
     contexts = pair.contexts[: pair.settings.quick]
     distance, divergence = [], []
-    own, theirs = (
-        extend(d, contexts, tried[:, None], sites=list(usual), rows=pair.batch) for d in (pair.network, pair.beside)
-    )
-    for ours, beside in zip(own, theirs, strict=True):
+    both = pair.network, pair.beside
+    for ours, beside in extend_both(both, contexts, tried[:, None], sites=list(usual), rows=pair.batch):
         far = [spread.distance(ours.states[s] - beside.states[s]).mean(0) for s, spread in usual.items()]
         distance.append(torch.stack(far).sum(0))
         p, q = (block.logits.log_softmax(-1) for block in (ours, beside))
