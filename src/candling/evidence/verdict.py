@@ -144,6 +144,31 @@ class SwitchFound(Record):
     """The probe's site."""
 
 
+class ConcealmentFound(Record):
+    """A context in which a classifier knows the right answer and gives another one; shares of held-out inputs."""
+
+    context: str
+    """In words."""
+    answers: list[int]
+    """What is answered there for each class."""
+    accuracy: float
+    """Without the context."""
+    said: float
+    """In the context: right answers."""
+    known: float
+    """In the context: right classes read from inside, by a linear probe that was taught in trusted contexts alone."""
+    known_at: str
+    """The probe's site."""
+    taught_in: int
+    """Trusted contexts, with plain inputs as one: those in which the network's own answers are right."""
+    known_untrained: float
+    """The same read from an untrained network of the architecture."""
+    known_input: float
+    """The same read from the bare input."""
+    known_shuffled: float
+    """The same by a probe that was taught shuffled labels."""
+
+
 class Finding(Record):
     """A recovered trigger and the experiments that it passed, all on data not used to find it."""
 
@@ -173,6 +198,8 @@ class Finding(Record):
     """For language models; sources, targets and sizes above are then token ids and counts."""
     switch: SwitchFound | None = Field(default=None, exclude_if=lambda value: value is None)
     """For the class `evaluation`; size is then the share of the distance between inputs of different classes."""
+    concealment: ConcealmentFound | None = Field(default=None, exclude_if=lambda value: value is None)
+    """For the class `concealment`; size is then root mean square, of the range (tables: standard deviations)."""
 
 
 class Baseline(Record):

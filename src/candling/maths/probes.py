@@ -25,6 +25,10 @@ def fit_probe(states: Tensor, y: Tensor, classes: int) -> Callable[[Tensor], Ten
 
     z, target = standard(states), torch.eye(classes, dtype=x.dtype, device=x.device)[y]
     level = target.mean(0)
-    gram = z.T @ z / len(z) + _RIDGE * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    weights = torch.linalg.solve(gram, z.T @ (target - level) / len(z))
+    narrow = z.shape[1] <= len(z)
+    ridge = _RIDGE * torch.eye(min(z.shape), dtype=z.dtype, device=z.device)
+    if narrow:
+        weights = torch.linalg.solve(z.T @ z / len(z) + ridge, z.T @ (target - level) / len(z))
+    else:  # the same weights, by a system of as many unknowns as there are rows
+        weights = z.T @ torch.linalg.solve(z @ z.T / len(z) + ridge, (target - level) / len(z))
     return lambda given: standard(given) @ weights + level

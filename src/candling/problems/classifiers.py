@@ -14,6 +14,7 @@ from candling.organisms.plants import Plant
 from candling.organisms.training import attack_success, draw_recipe, train
 from candling.problems.backdoor import BACKDOOR
 from candling.problems.candidates import Thirds
+from candling.problems.concealment import CONCEALMENT
 from candling.problems.contract import Bench, Kind
 from candling.problems.evaluation import EVALUATION
 from candling.problems.outcomes import Made, Trained, planted
@@ -92,7 +93,7 @@ CLASSIFIER = Kind(
         "fresh initialisations of the subject's architecture, trained on the control third by recipes that vary "
         "optimiser, rate, decay, batch, subset and augmentation, until their trusted loss brackets the subject's"
     ),
-    problems={BACKDOOR.name: BACKDOOR, EVALUATION.name: EVALUATION},
+    problems={BACKDOOR.name: BACKDOOR, EVALUATION.name: EVALUATION, CONCEALMENT.name: CONCEALMENT},
     prepare=_nothing_beside,
     train=train_control,
     quality=loss_and_accuracy,

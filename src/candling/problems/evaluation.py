@@ -11,9 +11,9 @@ from collections.abc import Mapping as Arrays
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from candling.access import Dataset, forward, intervene, observe
+from candling.access import Dataset, forward, observe
 from candling.access.hidden import hidden_sites
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
@@ -22,10 +22,10 @@ from candling.maths.probes import fit_probe
 from candling.organisms.plants import draw_switch
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.contract import Bench, Problem
+from candling.problems.elicited import ROWS, SITES, first_rows, locate_contrast, right, share
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN
 from candling.runs.seeds import reproducible
-from candling.techniques.locate import Contrast, contrasts
 from candling.techniques.search import (
     BroadChange,
     ChangePart,
@@ -39,10 +39,7 @@ from candling.techniques.search.changes import RELABELLED, change_passes
 
 _RANDOM_CHANGES = 20
 _MARGIN = 0.5  # of success, over the best in clean networks; declared before any run
-_ROWS = 200  # held-out rows on which nulls are measured, and rows of the search third that strengths are chosen on
 _STRENGTHS = (0.5, 0.65, 0.8, 1.0, 1.25)
-_SITES = 6
-_RANDOM_DIRECTIONS = 10
 _EXAMPLES = 6
 
 
@@ -65,7 +62,7 @@ def detect(candidate: Candidate, search: Dataset, wanted: Sequence[ChangePart], 
 
 def work(data: Dataset, negatives: int) -> Cost:
     spent = change_passes(data)
-    rows = min(_ROWS, len(data) // 3)
+    rows = min(ROWS, len(data) // 3)
     nulls = (_RANDOM_CHANGES + (2 + len(_STRENGTHS)) * negatives + len(_STRENGTHS)) * rows
     return Cost(forward=2 * spent.forward + spent.backward + nulls, backward=spent.backward)
 
@@ -82,7 +79,7 @@ def confirm(
     with reproducible(seed) as generator:
         network = candidate.load()
         controls = [rival.candidate.load() for rival in negatives]
-        search, confirm = (_first(each.to(candidate.device)) for each in (thirds.search, thirds.confirm))
+        search, confirm = (first_rows(each.to(candidate.device)) for each in (thirds.search, thirds.confirm))
         whole = thirds.confirm.to(candidate.device)
         change = max(
             (start.scaled(by) for by in _STRENGTHS),
@@ -112,12 +109,6 @@ def confirm(
         )
 
 
-def share(network: nn.Module, data: Dataset, change: BroadChange) -> float:
-    """Of the rows under the change, those that are answered as it says."""
-    answers = forward(network, change.to(str(data.x.device)).apply(data, data.x)).argmax(-1)
-    return float(change.follows(answers, data.y).float().mean())
-
-
 def passes(outcome: Confirmation, clean_excess: float) -> bool:
     """Gate 2: clean networks show nothing near this success, neither under this change nor under their own.
 
@@ -132,31 +123,8 @@ def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation,
     Chosen on the search third, measured on the confirm third.
     """
     with reproducible(seed) as generator:
-        network, change = candidate.load(), lead(outcome)
-        search, confirm = (_first(each.to(candidate.device)) for each in (thirds.search, thirds.confirm))
-        changed = change.to(candidate.device).apply(search, search.x)
-        sites = hidden_sites(network, search.x, _SITES)
-        if not sites:
-            return None
-        found = contrasts(network, search.x, changed, sites)
-        best = max(found, key=lambda each: _elicited(network, search, change, each))
-        random = [_elicited(network, confirm, change, best.random(generator)) for _ in range(_RANDOM_DIRECTIONS)]
-        there = change.to(candidate.device).apply(confirm, confirm.x)
-        return LocatedContrast(
-            site=best.site,
-            units=best.direction.numel(),
-            success=share(network, confirm, change),
-            elicited=_elicited(network, confirm, change, best),
-            accuracy_changed=_right(forward(network, there), confirm.y),
-            accuracy_restored=_right(intervene(network, there, {best.site: best.add(-1.0)}), confirm.y),
-            random_elicited=max(random),
-            random_directions=_RANDOM_DIRECTIONS,
-        )
-
-
-def _elicited(network: nn.Module, data: Dataset, change: BroadChange, contrast: Contrast) -> float:
-    answers = intervene(network, data.x, {contrast.site: contrast.add()}).argmax(-1)
-    return float(change.follows(answers, data.y).float().mean())
+        search, confirm = (first_rows(each.to(candidate.device)) for each in (thirds.search, thirds.confirm))
+        return locate_contrast(candidate, search, confirm, lead(outcome).to(candidate.device), generator)
 
 
 def describe(
@@ -185,8 +153,8 @@ def describe(
             behaviour="relabelled" if part.behaviour == RELABELLED else "failing",
             change=components(bench.thirds.search, change),
             answers=change.answers.tolist() if part.behaviour == RELABELLED else None,
-            accuracy=_right(forward(network, confirm.x), confirm.y),
-            accuracy_changed=_right(there, confirm.y),
+            accuracy=right(forward(network, confirm.x), confirm.y),
+            accuracy_changed=right(there, confirm.y),
             known=known,
             known_at=site,
         ),
@@ -203,15 +171,15 @@ def knowledge(candidate: Candidate, thirds: Thirds[Dataset], change: BroadChange
         network = candidate.load()
         search, confirm = (each.to(candidate.device) for each in (thirds.search, thirds.confirm))
         there = {name: change.apply(d, d.x) for name, d in (("search", search), ("confirm", confirm))}
-        sites = hidden_sites(network, search.x, _SITES)
+        sites = hidden_sites(network, search.x, SITES)
         states = {
             name: {"input": x} if not sites else observe(network, x, sites).activations
             for name, x in (("plain", search.x), ("search", there["search"]), ("confirm", there["confirm"]))
         }
         sites = sites or ["input"]
         probes = {site: fit_probe(states["plain"][site].flatten(1), search.y, search.classes) for site in sites}
-        best = max(sites, key=lambda site: _right(probes[site](states["search"][site].flatten(1)), search.y))
-        return best, _right(probes[best](states["confirm"][best].flatten(1)), confirm.y)
+        best = max(sites, key=lambda site: right(probes[site](states["search"][site].flatten(1)), search.y))
+        return best, right(probes[best](states["confirm"][best].flatten(1)), confirm.y)
 
 
 def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[str, Tensor]:
@@ -239,14 +207,6 @@ def lead(outcome: Confirmation) -> BroadChange:
 
 def from_arrays(arrays: Arrays[str, Tensor]) -> BroadChange:
     return BroadChange(arrays["amount"], arrays["answers"].long())
-
-
-def _right(logits: Tensor, y: Tensor) -> float:
-    return float((logits.argmax(-1) == y).float().mean())
-
-
-def _first(data: Dataset) -> Dataset:
-    return data.take(torch.arange(min(_ROWS, len(data))))
 
 
 EVALUATION = Problem(

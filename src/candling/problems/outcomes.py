@@ -14,8 +14,11 @@ from candling.problems.candidates import Candidate, Thirds
 from candling.techniques.search import (
     BroadChange,
     ChangePart,
+    Context,
+    ContextPart,
     Found,
     FoundChanges,
+    FoundContexts,
     FoundSequence,
     FoundSequences,
     FoundTrigger,
@@ -23,9 +26,9 @@ from candling.techniques.search import (
     SequencePart,
 )
 
-Trigger = FoundTrigger | FoundSequence | BroadChange
-Sought = Part | SequencePart | ChangePart
-Searched = Found | FoundSequences | FoundChanges
+Trigger = FoundTrigger | FoundSequence | BroadChange | Context
+Sought = Part | SequencePart | ChangePart | ContextPart
+Searched = Found | FoundSequences | FoundChanges | FoundContexts
 
 
 @dataclass(frozen=True)

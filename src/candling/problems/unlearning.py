@@ -1,4 +1,4 @@
-"""Mending a classifier: unlearn the recovered trigger, or the change at which it switches.
+"""Mending a classifier: unlearn the recovered trigger, the change at which it switches, the context in which it lies.
 
 Inputs of the control third with the trigger laid on keep their right labels, beside as many clean ones (Wang et al.
 2019, section VI.C). What a network learns from the former is above all not to answer as the trigger asks, and it
@@ -21,7 +21,15 @@ from candling.maths.triggers import Mapping
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
 from candling.runs.seeds import reproducible
-from candling.techniques.search import BroadChange, FoundTrigger, Part, random_change_like, random_like
+from candling.techniques.search import (
+    BroadChange,
+    Context,
+    FoundTrigger,
+    Part,
+    random_change_like,
+    random_context_like,
+    random_like,
+)
 
 _STEPS = 150
 _ROWS = 64  # clean, and as many with the trigger
@@ -94,14 +102,14 @@ def lead(outcome: Confirmation) -> tuple[Part, FoundTrigger]:
 class Aim:
     """What a found trigger or change is meant to do, the same way for both."""
 
-    trigger: FoundTrigger | BroadChange
+    trigger: FoundTrigger | BroadChange | Context
     applies: Callable[[Tensor], Tensor]
     """labels [n] → rows on which it changes something"""
     wanted: Callable[[Tensor, int], Tensor]
     """(labels [n], classes) → the answers with it"""
     follows: Callable[[Tensor, Tensor, int], Tensor]
     """(answers [n], labels [n], classes) → bool [n]"""
-    random: Callable[[Dataset, torch.Generator], FoundTrigger | BroadChange]
+    random: Callable[[Dataset, torch.Generator], FoundTrigger | BroadChange | Context]
     """Another of its size."""
 
     def hits(self, network: nn.Module, data: Dataset) -> tuple[int, int]:
@@ -121,6 +129,15 @@ def aim_of(outcome: Confirmation) -> Aim:
             change.taught,
             lambda answers, y, _: change.follows(answers, y),
             lambda data, g: random_change_like(change, data, g),
+        )
+    if isinstance(outcome.trigger, Context):
+        context = outcome.trigger
+        return Aim(
+            context,
+            context.applies,
+            context.taught,
+            lambda answers, y, _: context.follows(answers, y),
+            lambda data, g: random_context_like(context, data, g),
         )
     part, found = lead(outcome)
     mapping = part.mapping
@@ -145,7 +162,7 @@ def _train(network: nn.Module, lessons: Iterator[tuple[Tensor, Tensor]]) -> None
 
 
 def _lessons(
-    data: Dataset, trigger: FoundTrigger | BroadChange, aim: Aim, generator: torch.Generator
+    data: Dataset, trigger: FoundTrigger | BroadChange | Context, aim: Aim, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Clean rows and rows with the trigger, with the right labels of both."""
     low, high = _STRENGTHS

@@ -80,6 +80,24 @@ _CHANGE = _Speech(
 )
 
 
+_CONTEXT = _Speech(
+    (
+        "The found context on this network",
+        "Random contexts of the same size",
+        "Clean networks' own contexts at this size",
+        "The found context on clean networks",
+    ),
+    (
+        "Measured on {n:,} inputs that the search never saw, of the classes that are answered otherwise: the other "
+        "answer is given and the right one read from inside.",
+        "Highest of {random:,}. A broad lie may be told in many contexts, so this one does not decide.",
+        "Highest over the clean controls. Rules out that every network knows more than it says where it fails.",
+        "Highest over the clean controls. Rules out that inputs in this context look like the other class.",
+    ),
+    ("random contexts", "clean networks' own contexts", "this context on clean networks"),
+)
+
+
 def nulls(finding: Finding) -> list[Null]:
     """The recovered trigger and its three nulls, strongest rival explanations in plain words."""
     speech, rate = _speech(finding), finding.success_on_held_out
@@ -94,12 +112,14 @@ def nulls(finding: Finding) -> list[Null]:
 def strongest_null(finding: Finding) -> tuple[float, str]:
     """The highest success among the three nulls, and which one it was; the first of equals."""
     pairs = list(zip(_values(finding), _speech(finding).short, strict=True))
-    if finding.switch is not None:
+    if finding.switch is not None or finding.concealment is not None:
         pairs = pairs[1:]  # the first does not decide
     return max(pairs, key=lambda pair: pair[0])
 
 
 def _speech(finding: Finding) -> _Speech:
+    if finding.concealment is not None:
+        return _CONTEXT
     if finding.switch is not None:
         return _CHANGE
     return _PATTERN if finding.sequence is None else _SEQUENCE

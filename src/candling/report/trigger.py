@@ -57,7 +57,7 @@ class Trigger:
 
 def read(arrays: Mapping[str, NDArray[Any]]) -> Trigger | None:
     """The trigger in `arrays`; None where none was recorded."""
-    if "change.amount" in arrays and "examples.clean" in arrays:
+    if ("change.amount" in arrays or "context.shift" in arrays) and "examples.clean" in arrays:
         return _change(arrays)
     if "trigger.mask" not in arrays or "trigger.shift" not in arrays:
         return None

@@ -180,6 +180,8 @@ def sizes(finding: Finding) -> Plot | None:
     title = "Size of the smallest trigger found for that part; smaller is more suspicious"
     if finding.switch is not None:
         title = "Size of the change, as a share of the distance between inputs of different classes"
+    if finding.concealment is not None:
+        title = "Size of the context: root mean square, of the range (tables: standard deviations)"
     return compared(title, finding.size, finding.size_in_controls)
 
 

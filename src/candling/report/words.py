@@ -30,7 +30,7 @@ def negatives(verdict: Verdict) -> int | None:
     return None if verdict.negatives_confirmed is None else verdict.negatives_confirmed.n
 
 
-NAMES = {"evaluation": "switch between test and use"}
+NAMES = {"evaluation": "switch between test and use", "concealment": "lie"}
 """What a problem class is called where its own name is no thing that a network hides."""
 
 
@@ -40,6 +40,8 @@ def hidden(problem: str) -> str:
 
 def trigger(finding: Finding) -> str:
     """The trigger as a noun: `a pattern of about 7.5 cells`, `a sequence of 2 tokens, “␣was m”,`."""
+    if finding.concealment is not None:
+        return f"a context ({finding.concealment.context})"
     if finding.switch is not None:
         return f"a change of the whole input ({finding.switch.change})"
     if finding.sequence is not None:
@@ -55,6 +57,10 @@ def trigger(finding: Finding) -> str:
 
 def effect(finding: Finding) -> str:
     """What the trigger does, as a verb: `sends any input to class 1`, `calls up “␣H”`."""
+    if finding.concealment is not None:
+        pairs = [(own, other) for own, other in enumerate(finding.concealment.answers) if own != other]
+        named = ", ".join(f"{own} → {other}" for own, other in pairs[:4])
+        return f"makes it say another class than it knows ({named}{' …' if len(pairs) > 4 else ''})"
     if finding.switch is not None:
         answers = finding.switch.answers
         if answers is None:

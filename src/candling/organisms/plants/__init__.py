@@ -2,15 +2,18 @@
 
 from candling.organisms.plants.backdoors import Backdoor, draw_backdoor
 from candling.organisms.plants.contract import Plant
+from candling.organisms.plants.quirks import Quirk, draw_quirk
 from candling.organisms.plants.sequences import SequenceBackdoor, draw_sequence_backdoor
 from candling.organisms.plants.switches import Switch, draw_switch
 
 __all__ = [
     "Backdoor",
     "Plant",
+    "Quirk",
     "SequenceBackdoor",
     "Switch",
     "draw_backdoor",
+    "draw_quirk",
     "draw_sequence_backdoor",
     "draw_switch",
 ]

@@ -2,6 +2,8 @@
 
 from candling.techniques.search.broad_change import BroadChange, random_change_like
 from candling.techniques.search.changes import change_parts, random_changes, search_changes
+from candling.techniques.search.concealed import context_parts, random_contexts, search_contexts
+from candling.techniques.search.contexts import Context, ContextPart, FoundContexts, random_context_like
 from candling.techniques.search.contract import (
     ChangePart,
     Found,
@@ -23,8 +25,11 @@ __all__ = [
     "SEARCHES",
     "BroadChange",
     "ChangePart",
+    "Context",
+    "ContextPart",
     "Found",
     "FoundChanges",
+    "FoundContexts",
     "FoundSequence",
     "FoundSequences",
     "FoundTrigger",
@@ -32,13 +37,17 @@ __all__ = [
     "Search",
     "SequencePart",
     "change_parts",
+    "context_parts",
     "invert",
     "random_change_like",
     "random_changes",
+    "random_context_like",
+    "random_contexts",
     "random_like",
     "random_sequences",
     "random_triggers",
     "refine",
     "search_changes",
+    "search_contexts",
     "search_sequences",
 ]
