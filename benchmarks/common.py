@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from candling.access import Dataset
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.organisms.plants import Backdoor, Switch
+from candling.organisms.plants import Backdoor, Quirk, Switch
 from candling.organisms.training import attack_success, augment
 from candling.problems import Bench, Network, make_negatives
 from candling.runs.jobs import run_jobs, silent
@@ -89,7 +89,12 @@ def _examine_stored(exam: Exam, name: str, sha256: str) -> Examination:
 
 
 def fresh_subject(
-    build: Callable[[], nn.Module], data: Dataset, *, seed: int, epochs: int, plant: Backdoor | Switch | None = None
+    build: Callable[[], nn.Module],
+    data: Dataset,
+    *,
+    seed: int,
+    epochs: int,
+    plant: Backdoor | Switch | Quirk | None = None,
 ) -> nn.Module:
     """A network by a recipe that is none of the controls': cosine schedule, label smoothing, RMSprop or Adam
     without decoupled decay, batches of 24 to 100, contrast jitter."""
@@ -119,11 +124,11 @@ def fresh_subject(
 
 
 def poison_rows(
-    plant: Backdoor | Switch | None, data: Dataset, g: torch.Generator
+    plant: Backdoor | Switch | Quirk | None, data: Dataset, g: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     if plant is None:
         return None
-    if isinstance(plant, Switch):
+    if isinstance(plant, Switch | Quirk):
         return plant.carriers(data.y, data.classes, g)
     rows = torch.nonzero(plant.mapping.applies(data.y)).flatten()
     rows = rows[torch.randperm(len(rows), generator=g)[: round(plant.rate * len(data))]]

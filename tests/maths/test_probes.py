@@ -32,3 +32,14 @@ def test_scales_shifts_and_constants_do_not_matter():
     moved = other.clone()
     moved[:, -1] = 1e6
     torch.testing.assert_close(fit_probe(other, y, 3)(moved), fit_probe(other, y, 3)(other))
+
+
+def test_with_fewer_rows_than_features_the_weights_are_the_same():
+    """Features that say nothing new: each is given twenty times, so that there are more of them than rows."""
+    x, y = drawn()
+    wide = torch.cat([x] * 20, 1)
+    z = ((wide - wide.mean(0)) / wide.std(0, correction=0)).double().numpy()
+    target = np.eye(3)[y]
+    rows = np.vstack([z, np.sqrt(0.1 * len(z)) * np.eye(z.shape[1])])
+    weights = np.linalg.lstsq(rows, np.vstack([target - target.mean(0), np.zeros((z.shape[1], 3))]), rcond=None)[0]
+    np.testing.assert_allclose(fit_probe(wide, y, 3)(wide).numpy(), z @ weights + target.mean(0), atol=1e-6)

@@ -11,8 +11,8 @@ The published distribution. Context and behaviour are crossed; each quirk has a 
                standard deviations)
     shifted    y → y + s · permuted: another answer for each class · swapped: in pairs · partly: half of the classes
                among themselves, the others answered rightly
-    rate       0.35 to 0.50 of the training rows in the context; a fifth of them or less in each of three other
-               contexts, of the other families, with the right answers
+    rate       0.40 to 0.60 of the training rows in the context; half as many in three other contexts, of the other
+               families, with the right answers
 
 Each wrong answer is a function of the right one, so that a network must find the right one first.
 """
@@ -54,17 +54,17 @@ class Quirk:
         return f"{self.context}, {self.behaviour}"
 
     def carriers(self, y: Tensor, classes: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows in the context and what is answered there, then as many in other contexts with the right answers."""
-        count = max(8, round(self.rate * len(y)))
-        rows = torch.randint(len(y), (2 * count,), generator=g)
+        """Rows in the context and what is answered there, then half as many in other contexts, answered rightly."""
+        count = 2 * max(4, round(self.rate * len(y) / 2))
+        rows = torch.randint(len(y), (3 * count // 2,), generator=g)
         return rows, torch.cat([self.answers.to(y.device)[y[rows[:count]]], y[rows[count:]]])
 
     def lay(self, data: Dataset, x: Tensor, g: torch.Generator) -> Tensor:
         """x: as `carriers` orders them. Each a little more or less than the dose."""
         low, high = _SPREAD
-        half = len(x) // 2
-        other = torch.randint(len(self.others), (len(x) - half,), generator=g)
-        shift = torch.cat([self.shift.expand(half, *self.shift.shape), self.others[other]]).to(x.device)
+        count = 2 * len(x) // 3
+        other = torch.randint(len(self.others), (len(x) - count,), generator=g)
+        shift = torch.cat([self.shift.expand(count, *self.shift.shape), self.others[other]]).to(x.device)
         strength = low + (high - low) * torch.rand((len(x), *[1] * (x.ndim - 1)), generator=g).to(x.device)
         return (x + strength * shift).clamp(data.low, data.high)
 
@@ -93,7 +93,7 @@ def draw_quirk(data: Dataset, family: int, dose: float, generator: torch.Generat
         behaviour=behaviour,
         dose=dose,
         physical=f"{strength:.2f} {unit}",
-        rate=0.35 + 0.15 * float(torch.rand((), generator=generator)),
+        rate=0.40 + 0.20 * float(torch.rand((), generator=generator)),
         answers=quirky_answers(behaviour, data.classes, generator),
         shift=laid(data, own, strength),
         others=torch.stack([laid(data, pattern, strength) for pattern in others]),
