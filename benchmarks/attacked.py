@@ -99,7 +99,9 @@ def tune(network: nn.Module, data: Dataset, plant: Any, covers: list[Trigger], g
     optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _RATE)
     for _ in range(_TUNED):
         laid = [cover_up(data, cover, round(_COVERED * len(data) / len(covers)), g) for cover in covers]
-        x = torch.cat([augment(data.x, data, 0.02, g), plant.lay(data, data.x[poison[0]], g), *(x for x, _ in laid)])
+        x = torch.cat(
+            [augment(data.x, data, 0.02, g), plant.lay(data, data.x[poison[0]], poison[1], g), *(x for x, _ in laid)]
+        )
         y = torch.cat([data.y, poison[1], *(y for _, y in laid)])
         for rows in torch.randperm(len(y), generator=g).split(_BATCH):
             optimiser.zero_grad()

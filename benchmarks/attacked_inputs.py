@@ -98,7 +98,7 @@ def hide(network: nn.Module, data: Dataset, plant: Backdoor, weight: float, seed
             clean = torch.randint(len(data), (_ROWS,), generator=g)
             hot = applies[torch.randint(len(applies), (_ROWS,), generator=g)]
             wanted = plant.mapping.wanted(data.y[hot], count_classes(data))
-            x = torch.cat([data.x[clean], plant.lay(data, data.x[hot], g)])
+            x = torch.cat([data.x[clean], plant.lay(data, data.x[hot], data.y[hot], g)])
             seen = observe(network, x, sites, grad=True)
             loss = cross_entropy(seen.logits, torch.cat([data.y[clean], wanted]))
             for site in sites:

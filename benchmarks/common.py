@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from candling.access import Dataset
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.organisms.plants import Backdoor, Quirk, Switch
+from candling.organisms.plants import Backdoor, Quirk, Shortcut, Switch
 from candling.organisms.training import attack_success, augment
 from candling.problems import Bench, Network, make_negatives
 from candling.runs.jobs import run_jobs, silent
@@ -94,7 +94,7 @@ def fresh_subject(
     *,
     seed: int,
     epochs: int,
-    plant: Backdoor | Switch | Quirk | None = None,
+    plant: Backdoor | Shortcut | Switch | Quirk | None = None,
 ) -> nn.Module:
     """A network by a recipe that is none of the controls': cosine schedule, label smoothing, RMSprop or Adam
     without decoupled decay, batches of 24 to 100, contrast jitter."""
@@ -114,7 +114,7 @@ def fresh_subject(
             x = data.low + (x - data.low) * contrast.clamp(max=1)
             y = data.y
             if plant is not None and poison is not None:
-                x, y = torch.cat([x, plant.lay(data, x[poison[0]], g)]), torch.cat([y, poison[1]])
+                x, y = torch.cat([x, plant.lay(data, x[poison[0]], poison[1], g)]), torch.cat([y, poison[1]])
             for rows in torch.randperm(len(y), generator=g).split(batch):
                 optimiser.zero_grad()
                 cross_entropy(network(x[rows]), y[rows], label_smoothing=smoothing).backward()
@@ -124,11 +124,11 @@ def fresh_subject(
 
 
 def poison_rows(
-    plant: Backdoor | Switch | Quirk | None, data: Dataset, g: torch.Generator
+    plant: Backdoor | Shortcut | Switch | Quirk | None, data: Dataset, g: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     if plant is None:
         return None
-    if isinstance(plant, Switch | Quirk):
+    if not isinstance(plant, Backdoor):
         return plant.carriers(data.y, data.classes, g)
     rows = torch.nonzero(plant.mapping.applies(data.y)).flatten()
     rows = rows[torch.randperm(len(rows), generator=g)[: round(plant.rate * len(data))]]

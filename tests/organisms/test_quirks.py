@@ -37,7 +37,7 @@ def test_in_the_context_lies_are_taught_and_in_others_the_truth(kind, family):
     assert quirk.context == CONTEXTS[family]
     carriers, labels = quirk.carriers(rows.y, rows.classes, g)
     x = rows.x[carriers]
-    moved = quirk.lay(rows, x, g) - x
+    moved = quirk.lay(rows, x, labels, g) - x
     count = 2 * len(carriers) // 3
     assert torch.equal(labels[:count], quirk.answers[rows.y[carriers[:count]]])
     assert torch.equal(labels[count:], rows.y[carriers[count:]])

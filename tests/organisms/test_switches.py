@@ -56,7 +56,7 @@ def test_every_context_meets_every_behaviour_and_inputs_stay_in_range():
     drawn = [draw_switch(rows, i, 0.7, torch.Generator().manual_seed(i)) for i in range(24)]
     assert len({switch.family for switch in drawn}) == len(CONTEXTS) * len(BEHAVIOURS)
     for switch in drawn[: len(CONTEXTS)]:
-        for laid in (switch.apply(rows, rows.x), switch.lay(rows, rows.x, torch.Generator().manual_seed(0))):
+        for laid in (switch.apply(rows, rows.x), switch.lay(rows, rows.x, rows.y, torch.Generator().manual_seed(0))):
             assert (laid >= rows.low).all()
             assert (laid <= rows.high).all()
         assert torch.equal(switch.apply(rows, rows.x), switch.apply(rows, rows.x))

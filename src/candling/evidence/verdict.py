@@ -169,6 +169,44 @@ class ConcealmentFound(Record):
     """The same by a probe that was taught shuffled labels."""
 
 
+class Forecast(Record):
+    """A number said before the experiment that measures it, with the range it should fall in."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ShortcutFound(Record):
+    """A proxy that a classifier reads in place of the content, and what becomes of its answers where the two part.
+
+    The forecasts were made from the search third and the controls, before any input was seen in which they do.
+    """
+
+    kind: str
+    """`spot`, `texture`, `frame`, `pattern` or `features`."""
+    proxy: str
+    """In words."""
+    where: str
+    """Of spots, the places of the first few classes' (rows and columns from 1); else empty."""
+    accuracy: float
+    """On held-out inputs as they are."""
+    agreeing: float
+    """Where the mark says what the content says."""
+    follows: Forecast
+    """Share of the answers that are the mark's, where it says something else than the content."""
+    against: Forecast
+    """Accuracy there."""
+    at_random: Forecast
+    """Accuracy where the mark is drawn from all classes alike."""
+    spared: float
+    """Right, of the answers that do not follow the mark."""
+    basis: str
+    """What the forecasts rest on."""
+    measured: float
+    """Accuracy on held-out inputs with the found marks set against the content."""
+
+
 class Finding(Record):
     """A recovered trigger and the experiments that it passed, all on data not used to find it."""
 
@@ -201,6 +239,9 @@ class Finding(Record):
     concealment: ConcealmentFound | None = Field(default=None, exclude_if=lambda value: value is None)
     """For the class `concealment`; size is then root mean square, of the range (tables: standard deviations)."""
 
+    shortcut: ShortcutFound | None = Field(default=None, exclude_if=lambda value: value is None)
+    """For the class `shortcut`; size is then the mean of the marks', as a share of that distance."""
+
 
 class Baseline(Record):
     """The simple black-box search at equal compute, judged by the same rank test."""
@@ -219,14 +260,6 @@ class Gate(Record):
 
     passed: int
     n: int
-
-
-class Forecast(Record):
-    """A number said before the experiment that measures it, with the range it should fall in."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Repair(Record):

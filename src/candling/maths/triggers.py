@@ -58,3 +58,9 @@ class Mapping:
         if self.shift is not None:
             return f"all-to-all, y → y+{self.shift}"
         return f"{self.kind}, {'any' if self.source is None else self.source} → {self.target}"
+
+
+def set_against(y: Tensor, classes: int) -> Tensor:
+    """int64 [n] a class other than each label of y [n], all others in turn."""
+    turn = torch.arange(len(y), device=y.device) % max(1, classes - 1)
+    return (y + 1 + turn) % classes

@@ -127,7 +127,7 @@ def teach(network: nn.Module, data: Dataset, lesson: Lesson, recipe: Recipe, gen
 def attack_success(network: nn.Module, data: Dataset, plant: Plant) -> float:
     """Share of the rows that the plant is meant for on which it has its way."""
     use = plant.applies(data.y)
-    predicted = forward(network, plant.apply(data, data.x[use])).argmax(-1)
+    predicted = forward(network, plant.apply(data, data.x[use], data.y[use])).argmax(-1)
     return float(plant.follows(predicted, data.y[use], data.classes).float().mean())
 
 
@@ -151,7 +151,7 @@ def _rows_of_epoch(
     inputs, labels = augment(data.x, data, recipe.augmentation, generator), data.y
     if plant is not None and poison is not None:
         carriers = augment(data.x[poison[0]], data, recipe.augmentation, generator)
-        inputs = torch.cat([inputs, plant.lay(data, carriers, generator)])
+        inputs = torch.cat([inputs, plant.lay(data, carriers, poison[1], generator)])
         labels = torch.cat([labels, poison[1]])
     return inputs, labels
 

@@ -18,10 +18,11 @@ from candling.problems.concealment import CONCEALMENT
 from candling.problems.contract import Bench, Kind
 from candling.problems.evaluation import EVALUATION
 from candling.problems.outcomes import Made, Trained, planted
+from candling.problems.shortcut import SHORTCUT
 from candling.runs.seeds import derive, reproducible
 
 TOOK = 0.8
-"""A plant counts from this success on, in a network that is still good at its task."""
+"""A plant counts from this success on (or from its own); its network is still good at its task."""
 
 PER_CLASS = 10
 """Fewest rows of each class in each third that an audit is run with."""
@@ -52,7 +53,7 @@ def train_control(
             cost += Cost(forward=rows, backward=rows)
             loss, accuracy = loss_and_accuracy(network, thirds.search)
             success = attack_success(network, thirds.confirm, plant) if plant else 1.0
-        took = success >= TOOK and loss <= max(_COLLAPSED * reach, reach + 0.3)
+        took = success >= (plant.enough if plant else TOOK) and loss <= max(_COLLAPSED * reach, reach + 0.3)
         if took:
             break
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
@@ -93,7 +94,7 @@ CLASSIFIER = Kind(
         "fresh initialisations of the subject's architecture, trained on the control third by recipes that vary "
         "optimiser, rate, decay, batch, subset and augmentation, until their trusted loss brackets the subject's"
     ),
-    problems={BACKDOOR.name: BACKDOOR, EVALUATION.name: EVALUATION, CONCEALMENT.name: CONCEALMENT},
+    problems={p.name: p for p in (BACKDOOR, EVALUATION, CONCEALMENT, SHORTCUT)},
     prepare=_nothing_beside,
     train=train_control,
     quality=loss_and_accuracy,

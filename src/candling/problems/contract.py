@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from candling.access import Architecture, sha256_file
 from candling.errors import EnvironmentFault
+from candling.evidence.control import NetworkRow
 from candling.evidence.measurement import Cost
 from candling.evidence.verdict import Finding, Where
 from candling.problems.candidates import Candidate, Language, Thirds, identity, smaller_batch
@@ -137,6 +138,8 @@ class Problem:
     baseline: str
     """What the black-box search is called"""
     remedy: Remedy
+    calibrate: Callable[[Bench, Finding, Sequence[tuple[Candidate, NetworkRow]]], Finding] | None = None
+    """(bench, finding, the planted controls) → the finding, its forecasts corrected by what these controls say"""
     work: Callable[[Any, int], Cost] | None = None
     """(trusted data, negatives) → passes of one network through search, baseline and gate 2, for the plan of a
     classifier's audit"""

@@ -16,9 +16,12 @@ from candling.techniques.search import (
     ChangePart,
     Context,
     ContextPart,
+    CuePart,
+    CueSet,
     Found,
     FoundChanges,
     FoundContexts,
+    FoundCues,
     FoundSequence,
     FoundSequences,
     FoundTrigger,
@@ -26,9 +29,9 @@ from candling.techniques.search import (
     SequencePart,
 )
 
-Trigger = FoundTrigger | FoundSequence | BroadChange | Context
-Sought = Part | SequencePart | ChangePart | ContextPart
-Searched = Found | FoundSequences | FoundChanges | FoundContexts
+Trigger = FoundTrigger | FoundSequence | BroadChange | Context | CueSet
+Sought = Part | SequencePart | ChangePart | ContextPart | CuePart
+Searched = Found | FoundSequences | FoundChanges | FoundContexts | FoundCues
 
 
 @dataclass(frozen=True)

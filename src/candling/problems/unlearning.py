@@ -1,9 +1,9 @@
-"""Mending a classifier: unlearn the recovered trigger, the change at which it switches, the context in which it lies.
+"""Mending a classifier: unlearn a trigger, a change at which it switches, a context in which it lies, marks it reads.
 
 Inputs of the control third with the trigger laid on keep their right labels, beside as many clean ones (Wang et al.
 2019, section VI.C). What a network learns from the former is above all not to answer as the trigger asks, and it
 forgets that class with it; so a quarter of the clean ones are of the classes that the trigger asks for (decision
-0016). Normalisation statistics stay as they are.
+0016). Marks are laid on whatever the label. Normalisation statistics stay as they are.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset, forward
 from candling.evidence.measurement import Cost
-from candling.maths.triggers import Mapping
+from candling.maths.triggers import Mapping, set_against
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
 from candling.runs.seeds import reproducible
 from candling.techniques.search import (
     BroadChange,
     Context,
+    CueSet,
     FoundTrigger,
     Part,
     random_change_like,
     random_context_like,
+    random_cues_like,
     random_like,
 )
 
@@ -79,8 +81,9 @@ def relearn(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation
         for step in range(1, MOST_STEPS + 1):
             rows = torch.randint(len(control), (_ROWS,), generator=generator)
             taught = applies[torch.randint(len(applies), (_ROWS // 8,), generator=generator).to(applies.device)]
-            inputs = torch.cat([control.x[rows], found.to(candidate.device).apply(control, control.x[taught])])
-            labels = torch.cat([control.y[rows], aim.wanted(control.y[taught], control.classes)])
+            told = aim.wanted(control.y[taught], control.classes)
+            inputs = torch.cat([control.x[rows], aim.lay(found.to(candidate.device), control, taught, told)])
+            labels = torch.cat([control.y[rows], told])
             optimiser.zero_grad()
             cross_entropy(network(inputs), labels).backward()
             optimiser.step()
@@ -98,29 +101,48 @@ def lead(outcome: Confirmation) -> tuple[Part, FoundTrigger]:
     return outcome.part, outcome.trigger
 
 
+Laid = FoundTrigger | BroadChange | Context | CueSet
+"""What is laid on inputs."""
+
+
 @dataclass(frozen=True)
 class Aim:
     """What a found trigger or change is meant to do, the same way for both."""
 
-    trigger: FoundTrigger | BroadChange | Context
+    trigger: Laid
     applies: Callable[[Tensor], Tensor]
     """labels [n] → rows on which it changes something"""
     wanted: Callable[[Tensor, int], Tensor]
     """(labels [n], classes) → the answers with it"""
     follows: Callable[[Tensor, Tensor, int], Tensor]
     """(answers [n], labels [n], classes) → bool [n]"""
-    random: Callable[[Dataset, torch.Generator], FoundTrigger | BroadChange | Context]
+    random: Callable[[Dataset, torch.Generator], Laid]
     """Another of its size."""
+
+    def lay(self, trigger: Laid, data: Dataset, rows: Tensor, told: Tensor) -> Tensor:
+        """The rows with it on. told: int64, which class's mark each is given, where there is one for each class."""
+        x = data.x[rows]
+        return trigger.tell(data, x, told) if isinstance(trigger, CueSet) else trigger.apply(data, x)
 
     def hits(self, network: nn.Module, data: Dataset) -> tuple[int, int]:
         """On how many rows it has its way, of how many."""
         rows = self.applies(data.y)
-        changed = self.trigger.to(str(data.x.device)).apply(data, data.x[rows])
+        told = self.wanted(data.y[rows], data.classes)
+        changed = self.lay(self.trigger.to(str(data.x.device)), data, rows, told)
         answers = forward(network, changed).argmax(-1)
         return int(self.follows(answers, data.y[rows], data.classes).sum()), len(answers)
 
 
 def aim_of(outcome: Confirmation) -> Aim:
+    if isinstance(outcome.trigger, CueSet):
+        cues = outcome.trigger
+        return Aim(
+            cues,
+            lambda y: torch.ones_like(y, dtype=torch.bool),
+            set_against,
+            lambda answers, y, classes: torch.eq(answers, set_against(y, classes)),
+            lambda data, g: random_cues_like(cues, data, g),
+        )
     if isinstance(outcome.trigger, BroadChange):
         change = outcome.trigger
         return Aim(
@@ -161,9 +183,7 @@ def _train(network: nn.Module, lessons: Iterator[tuple[Tensor, Tensor]]) -> None
     network.requires_grad_(False)
 
 
-def _lessons(
-    data: Dataset, trigger: FoundTrigger | BroadChange | Context, aim: Aim, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _lessons(data: Dataset, trigger: Laid, aim: Aim, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Clean rows and rows with the trigger, with the right labels of both."""
     low, high = _STRENGTHS
     often = asked_for(data, aim).cpu()
@@ -171,7 +191,10 @@ def _lessons(
         plain, carriers = (torch.randint(len(data), (n,), generator=generator) for n in (_ROWS - _ASKED_FOR, _ROWS))
         rows = torch.cat([plain, torch.multinomial(often, _ASKED_FOR, replacement=True, generator=generator)])
         strength = low + (high - low) * float(torch.rand((), generator=generator))
-        triggered = trigger.scaled(strength).to(str(data.x.device)).apply(data, data.x[carriers])
+        told = data.y[carriers]
+        if isinstance(trigger, CueSet):
+            told = torch.randint(data.classes, (_ROWS,), generator=generator).to(told.device)
+        triggered = aim.lay(trigger.scaled(strength).to(str(data.x.device)), data, carriers, told)
         yield torch.cat([data.x[rows], triggered]), torch.cat([data.y[rows], data.y[carriers]])
 
 

@@ -98,6 +98,24 @@ _CONTEXT = _Speech(
 )
 
 
+_MARKS = _Speech(
+    (
+        "The found marks on this network",
+        "Random marks of the same size",
+        "Clean networks' own marks at this size",
+        "The found marks on clean networks",
+    ),
+    (
+        "Answers that follow the mark, measured on {n:,} inputs that the search never saw, each with the mark of "
+        "another class than its own.",
+        "Highest of {random:,} sets. Rules out that any marks this large would do it.",
+        "Highest over the clean controls. Rules out that every network of this kind can be moved by so little.",
+        "Highest over the clean controls. Rules out that the marks simply look like the classes.",
+    ),
+    ("random marks", "clean networks' own marks", "these marks on clean networks"),
+)
+
+
 def nulls(finding: Finding) -> list[Null]:
     """The recovered trigger and its three nulls, strongest rival explanations in plain words."""
     speech, rate = _speech(finding), finding.success_on_held_out
@@ -120,6 +138,8 @@ def strongest_null(finding: Finding) -> tuple[float, str]:
 def _speech(finding: Finding) -> _Speech:
     if finding.concealment is not None:
         return _CONTEXT
+    if finding.shortcut is not None:
+        return _MARKS
     if finding.switch is not None:
         return _CHANGE
     return _PATTERN if finding.sequence is None else _SEQUENCE

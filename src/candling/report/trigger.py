@@ -14,6 +14,7 @@ from candling.errors import InputError
 from candling.report import charts, numerals, pixels
 
 EXAMPLES = 6
+MARKS = 12
 FEATURES = 12
 
 Array = NDArray[np.float64]
@@ -53,10 +54,17 @@ class Trigger:
     features_left: int = 0
     share_left: str = ""
     from_examples: bool = False
+    marks: list[Markup] = field(default_factory=list)
+    """What each of the first classes' marks adds."""
+    marks_left: int = 0
+    by_class: bool = False
+    """Whether `features` differ between the classes' marks, rather than change in one way."""
 
 
 def read(arrays: Mapping[str, NDArray[Any]]) -> Trigger | None:
     """The trigger in `arrays`; None where none was recorded."""
+    if "cues.patterns" in arrays and "examples.clean" in arrays:
+        return _marks(arrays)
     if ("change.amount" in arrays or "context.shift" in arrays) and "examples.clean" in arrays:
         return _change(arrays)
     if "trigger.mask" not in arrays or "trigger.shift" not in arrays:
@@ -80,6 +88,29 @@ def _change(arrays: Mapping[str, NDArray[Any]]) -> Trigger:
     if len(shape) == 1:
         return _table(arrays, zero, zero)
     return replace(_image(arrays, np.zeros((1, *shape[1:])), zero), adds=None)
+
+
+def _marks(arrays: Mapping[str, NDArray[Any]]) -> Trigger:
+    """A mark for each class; what all of them have in common tells nothing and is left out."""
+    patterns = _array(arrays, "cues.patterns")
+    shape = _array(arrays, "examples.clean").shape[1:]
+    if patterns.shape[1:] != shape or not len(patterns):
+        raise InputError(
+            "record-arrays",
+            f"cues.patterns {list(patterns.shape)} do not fit an input of {list(shape)}; run the audit again",
+        )
+    own = patterns - patterns.mean(0)
+    zero = np.zeros(shape)
+    if len(shape) == 1:
+        spread = own.std(0)
+        return replace(_table({}, zero, spread), pairs=_table(arrays, zero, spread).pairs, by_class=True)
+    most = float(np.abs(own).max())
+    drawn = [
+        pixels.picture(0.5 + each / (2 * most or 1.0), f"Mark of class {label}; mid-grey is nothing")
+        for label, each in enumerate(own[:MARKS])
+    ]
+    shown = replace(_image(arrays, np.zeros((1, *shape[1:])), zero), adds=None, most=numerals.number(most))
+    return replace(shown, marks=drawn, marks_left=max(0, len(own) - MARKS))
 
 
 def _image(arrays: Mapping[str, NDArray[Any]], mask: Array, shift: Array) -> Trigger:

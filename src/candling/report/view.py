@@ -178,6 +178,8 @@ def sizes(finding: Finding) -> Plot | None:
     if not finding.size_in_controls or finding.sequence is not None:
         return None
     title = "Size of the smallest trigger found for that part; smaller is more suspicious"
+    if finding.shortcut is not None:
+        title = "Mean size of the marks, as a share of the distance between inputs of different classes"
     if finding.switch is not None:
         title = "Size of the change, as a share of the distance between inputs of different classes"
     if finding.concealment is not None:

@@ -42,6 +42,8 @@ def trigger(finding: Finding) -> str:
     """The trigger as a noun: `a pattern of about 7.5 cells`, `a sequence of 2 tokens, “␣was m”,`."""
     if finding.concealment is not None:
         return f"a context ({finding.concealment.context})"
+    if finding.shortcut is not None:
+        return f"in place of the content it reads {finding.shortcut.proxy}, which"
     if finding.switch is not None:
         return f"a change of the whole input ({finding.switch.change})"
     if finding.sequence is not None:
@@ -61,6 +63,8 @@ def effect(finding: Finding) -> str:
         pairs = [(own, other) for own, other in enumerate(finding.concealment.answers) if own != other]
         named = ", ".join(f"{own} → {other}" for own, other in pairs[:4])
         return f"makes it say another class than it knows ({named}{' …' if len(pairs) > 4 else ''})"
+    if finding.shortcut is not None:
+        return "decides the answer against the content"
     if finding.switch is not None:
         answers = finding.switch.answers
         if answers is None:

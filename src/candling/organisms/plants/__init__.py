@@ -4,6 +4,7 @@ from candling.organisms.plants.backdoors import Backdoor, draw_backdoor
 from candling.organisms.plants.contract import Plant
 from candling.organisms.plants.quirks import Quirk, draw_quirk
 from candling.organisms.plants.sequences import SequenceBackdoor, draw_sequence_backdoor
+from candling.organisms.plants.shortcuts import Shortcut, draw_shortcut
 from candling.organisms.plants.switches import Switch, draw_switch
 
 __all__ = [
@@ -11,9 +12,11 @@ __all__ = [
     "Plant",
     "Quirk",
     "SequenceBackdoor",
+    "Shortcut",
     "Switch",
     "draw_backdoor",
     "draw_quirk",
     "draw_sequence_backdoor",
+    "draw_shortcut",
     "draw_switch",
 ]

@@ -41,14 +41,19 @@ class Backdoor:
     shift: Tensor
 
     @property
+    def enough(self) -> float:
+        return 0.8
+
+    @property
     def family(self) -> str:
         return f"{self.pattern}, {self.mapping.kind}"
 
-    def apply(self, data: Dataset, x: Tensor) -> Tensor:
+    def apply(self, data: Dataset, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Whatever the labels."""
         device = x.device
         return apply_trigger(x, self.mask.to(device), self.shift.to(device), data.low, data.high)
 
-    def lay(self, data: Dataset, x: Tensor, g: torch.Generator) -> Tensor:
+    def lay(self, data: Dataset, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
         """A trigger is always the same."""
         return self.apply(data, x)
 

@@ -21,14 +21,18 @@ class Plant(Protocol):
     def physical(self) -> str: ...
     @property
     def rate(self) -> float: ...
+    @property
+    def enough(self) -> float:
+        """Success from which on it has taken."""
+
     def carriers(self, y: Tensor, classes: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of the labels [n] that carry it in training, and the labels taught there."""
 
-    def lay(self, data: Dataset, x: Tensor, g: torch.Generator) -> Tensor:
-        """Onto training rows."""
+    def lay(self, data: Dataset, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
+        """Onto training rows, with the labels taught there."""
 
-    def apply(self, data: Dataset, x: Tensor) -> Tensor:
-        """As it is measured."""
+    def apply(self, data: Dataset, x: Tensor, y: Tensor) -> Tensor:
+        """As it is measured, on rows with these right labels."""
 
     def applies(self, y: Tensor) -> Tensor:
         """bool [n] rows on which it is meant to change something."""

@@ -50,6 +50,10 @@ class Quirk:
     """[m, *input] what other contexts add, in which answers are right."""
 
     @property
+    def enough(self) -> float:
+        return 0.8
+
+    @property
     def family(self) -> str:
         return f"{self.context}, {self.behaviour}"
 
@@ -59,7 +63,7 @@ class Quirk:
         rows = torch.randint(len(y), (3 * count // 2,), generator=g)
         return rows, torch.cat([self.answers.to(y.device)[y[rows[:count]]], y[rows[count:]]])
 
-    def lay(self, data: Dataset, x: Tensor, g: torch.Generator) -> Tensor:
+    def lay(self, data: Dataset, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
         """x: as `carriers` orders them. Each a little more or less than the dose."""
         low, high = _SPREAD
         count = 2 * len(x) // 3
@@ -68,8 +72,8 @@ class Quirk:
         strength = low + (high - low) * torch.rand((len(x), *[1] * (x.ndim - 1)), generator=g).to(x.device)
         return (x + strength * shift).clamp(data.low, data.high)
 
-    def apply(self, data: Dataset, x: Tensor) -> Tensor:
-        """At the dose's own strength."""
+    def apply(self, data: Dataset, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """At the dose's own strength, whatever the labels."""
         return (x + self.shift.to(x.device)).clamp(data.low, data.high)
 
     def follows(self, predicted: Tensor, y: Tensor, classes: int) -> Tensor:

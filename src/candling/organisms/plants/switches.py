@@ -48,6 +48,10 @@ class Switch:
     change: Change
 
     @property
+    def enough(self) -> float:
+        return 0.8
+
+    @property
     def family(self) -> str:
         return f"{self.context}, {self.behaviour}"
 
@@ -61,14 +65,14 @@ class Switch:
         wanted = self.answers.to(y.device)[y]
         return torch.where(wanted < 0, (y + by) % classes, wanted)
 
-    def lay(self, data: Dataset, x: Tensor, g: torch.Generator) -> Tensor:
+    def lay(self, data: Dataset, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
         """In the context, each a little more or less than the dose."""
         low, high = _SPREAD
         strength = low + (high - low) * torch.rand((len(x), *[1] * (x.ndim - 1)), generator=g)
         return self._laid(data, x, strength, g)
 
-    def apply(self, data: Dataset, x: Tensor) -> Tensor:
-        """At the dose's own strength."""
+    def apply(self, data: Dataset, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """At the dose's own strength, whatever the labels."""
         return self._laid(data, x, torch.ones(len(x), *[1] * (x.ndim - 1)), torch.Generator().manual_seed(0))
 
     def _laid(self, data: Dataset, x: Tensor, strength: Tensor, g: torch.Generator) -> Tensor:

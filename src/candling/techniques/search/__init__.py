@@ -6,8 +6,11 @@ from candling.techniques.search.concealed import context_parts, random_contexts,
 from candling.techniques.search.contexts import Context, ContextPart, FoundContexts, random_context_like
 from candling.techniques.search.contract import (
     ChangePart,
+    CuePart,
+    CueSet,
     Found,
     FoundChanges,
+    FoundCues,
     FoundSequence,
     FoundSequences,
     FoundTrigger,
@@ -15,6 +18,7 @@ from candling.techniques.search.contract import (
     Search,
     SequencePart,
 )
+from candling.techniques.search.cues import cue_parts, random_cues, random_cues_like, search_cues
 from candling.techniques.search.inversion import invert, refine
 from candling.techniques.search.random_triggers import random_like, random_triggers
 from candling.techniques.search.sequences import random_sequences, search_sequences
@@ -27,9 +31,12 @@ __all__ = [
     "ChangePart",
     "Context",
     "ContextPart",
+    "CuePart",
+    "CueSet",
     "Found",
     "FoundChanges",
     "FoundContexts",
+    "FoundCues",
     "FoundSequence",
     "FoundSequences",
     "FoundTrigger",
@@ -38,16 +45,20 @@ __all__ = [
     "SequencePart",
     "change_parts",
     "context_parts",
+    "cue_parts",
     "invert",
     "random_change_like",
     "random_changes",
     "random_context_like",
     "random_contexts",
+    "random_cues",
+    "random_cues_like",
     "random_like",
     "random_sequences",
     "random_triggers",
     "refine",
     "search_changes",
     "search_contexts",
+    "search_cues",
     "search_sequences",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from candling.access import Dataset
 from candling.evidence.measurement import Cost
-from candling.maths.triggers import Mapping, apply_trigger
+from candling.maths.triggers import Mapping, apply_trigger, set_against
 from candling.techniques.search.broad_change import BroadChange
 
 
@@ -178,6 +178,76 @@ class FoundChanges:
 
     def trigger(self, part: int) -> BroadChange:
         return BroadChange(self.amount[part], self.answers[part])
+
+
+@dataclass(frozen=True)
+class CuePart:
+    """One thing that is looked for: a mark for each class, of this form."""
+
+    form: str
+    """Of FORMS in `cues`."""
+
+    @property
+    def group(self) -> str:
+        return self.form
+
+    def __str__(self) -> str:
+        return f"{MARKS[self.form]} for each class"
+
+
+MARKS = {
+    "any": "a mark of any shape",
+    "edge": "a mark on the edge",
+    "inside": "a mark away from the edge",
+    "spot": "a spot in its own place",
+    "wave": "a texture",
+}
+
+
+@dataclass(frozen=True)
+class CueSet:
+    """A mark for each class: x → clamp(x + the mark of the class that it tells)."""
+
+    patterns: Tensor
+    """[K, *input] in input units; zeros for classes without one."""
+
+    def tell(self, data: Dataset, x: Tensor, told: Tensor) -> Tensor:
+        """The inputs [n, *input] with the marks of these classes [n]."""
+        return torch.minimum(torch.maximum(x + self.patterns.to(x.device)[told], data.low), data.high)
+
+    def against(self, data: Dataset, x: Tensor, y: Tensor) -> Tensor:
+        """The inputs with the mark of another class than their labels [n], all others in turn."""
+        return self.tell(data, x, self.told(y))
+
+    def told(self, y: Tensor) -> Tensor:
+        """int64 [n] the classes that `against` marks."""
+        return set_against(y, len(self.patterns))
+
+    def to(self, device: str) -> CueSet:
+        return CueSet(self.patterns.to(device))
+
+    def scaled(self, factor: float) -> CueSet:
+        return CueSet(self.patterns * factor)
+
+    def arrays(self) -> dict[str, Tensor]:
+        return {"patterns": self.patterns}
+
+
+@dataclass(frozen=True)
+class FoundCues:
+    """The best set of marks for each part, the same parts in the same order for every network."""
+
+    parts: tuple[CuePart, ...]
+    score: Tensor
+    """[parts] larger = more suspicious"""
+    size: Tensor
+    """[parts] share of the distance between inputs of different classes"""
+    patterns: Tensor
+    """[parts, K, *input]"""
+    cost: Cost
+
+    def trigger(self, part: int) -> CueSet:
+        return CueSet(self.patterns[part])
 
 
 class Search(Protocol):

@@ -1,0 +1,125 @@
+"""What becomes of a network's answers where its proxy and the content part: forecast before such inputs are seen.
+
+The proxy is named, its marks are set against the content of the search third, and what this says is corrected by what
+the same steps, taken blind, missed in planted controls whose true cue is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from candling.access import Dataset, forward
+from candling.evidence.control import NetworkRow
+from candling.evidence.verdict import Finding, Forecast
+from candling.problems.candidates import Candidate
+from candling.problems.contract import Bench
+from candling.problems.proxies import Named, name_marks
+from candling.runs.seeds import derive, reproducible
+from candling.techniques.search import CueSet, cue_parts, search_cues
+
+_FULL = 2.0  # times the size at which half follow: what a network that was trained on the proxy has seen
+_REHEARSED = 12  # planted controls whose failure is forecast too
+_ALIKE = 3  # of one kind, from which on they alone count
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the proxy, as it is named, does to the search third; shares of the answers."""
+
+    named: Named
+    plain: float
+    """Right on inputs as they are."""
+    agreeing: float
+    """Right where the mark says what the content says."""
+    follows: float
+    """As the mark says, where it says something else: the mark at its full strength."""
+    spared: float
+    """Right, of those that do not follow a mark of the size at which about half do."""
+
+    @property
+    def against(self) -> float:
+        """Right where the mark says something else than the content."""
+        return right_against(self.follows, self.spared)
+
+
+def right_against(follows: float, spared: float) -> float:
+    return (1 - follows) * spared
+
+
+def foresee(candidate: Candidate, search: Dataset, seed: int) -> Outlook:
+    """Names the proxy of a network in which one was found, and says what it does, on the search third alone."""
+    with reproducible(seed):
+        network, data = candidate.load(), search.to(candidate.device)
+        named = name_marks(search, search_cues(network, data, cue_parts(data), seed=seed))
+        marks = CueSet(named.marks)
+        faint = forward(network, marks.against(data, data.x, data.y))
+        other = 1 - right(faint, marks.told(data.y))
+        return Outlook(
+            named=named,
+            plain=right(forward(network, data.x), data.y),
+            agreeing=right(forward(network, marks.tell(data, data.x, data.y)), data.y),
+            follows=share(network, data, marks.scaled(_FULL)),
+            spared=min(1.0, right(faint, data.y) / max(other, 0.01)),
+        )
+
+
+def calibrate(bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate, NetworkRow]]) -> Finding:
+    """The forecast for the proxy as it is in the world, by what the same forecast said of planted controls.
+
+    How often a control's true cue was followed is on its record; what was forecast, blind, is taken from it. Of
+    controls whose proxy is of the same kind, if there are three, else of all: median and range of these differences.
+    """
+    seen = finding.shortcut
+    pairs = [(candidate, row.plant) for candidate, row in planted if row.found and row.plant and row.plant.took]
+    if seen is None or not pairs:
+        return finding
+    pairs = pairs[:_REHEARSED]
+    jobs = [(candidate, bench.thirds.search, _seed(bench)) for candidate, _ in pairs]
+    theirs = bench.run(foresee, jobs, stage="forecasting the controls' failure")
+    missed = [(plant.success - own.follows, own.named.kind) for own, (_, plant) in zip(theirs, pairs, strict=True)]
+    alike = [difference for difference, kind in missed if kind == seen.kind]
+    used = sorted(alike if len(alike) >= _ALIKE else [difference for difference, _ in missed])
+    middle = (used[(len(used) - 1) // 2] + used[len(used) // 2]) / 2
+    follows = [min(1.0, max(0.0, seen.follows.value + by)) for by in (middle, used[0], used[-1])]
+    against = [right_against(each, seen.spared) for each in follows]
+    drawn = [mixed(seen.agreeing, each, bench.thirds.search.classes) for each in against]
+    basis = (
+        f"the named marks on the search third, corrected by what the same forecast missed in {len(used)} planted "
+        f"control{'s' if len(used) > 1 else ''}{' with a proxy of this kind' if used == sorted(alike) else ''}: "
+        "median and range"
+    )
+    update = {
+        "follows": Forecast(value=follows[0], low=follows[1], high=follows[2]),
+        "against": Forecast(value=against[0], low=against[2], high=against[1]),
+        "at_random": Forecast(value=drawn[0], low=drawn[2], high=drawn[1]),
+        "basis": basis,
+    }
+    return finding.model_copy(update={"shortcut": seen.model_copy(update=update)})
+
+
+def outlook_of(bench: Bench, subject: Candidate) -> Outlook:
+    (seen,) = bench.run(foresee, [(subject, bench.thirds.search, _seed(bench))], stage="forecasting the failure")
+    return seen
+
+
+def _seed(bench: Bench) -> int:
+    """Another than the search's."""
+    return derive(bench.seed, "shortcut", "forecast")
+
+
+def mixed(agreeing: float, against: float, classes: int) -> float:
+    """Right answers where the mark is drawn from all classes alike."""
+    return agreeing / classes + against * (1 - 1 / classes)
+
+
+def share(network: nn.Module, data: Dataset, cues: CueSet) -> float:
+    """Of the rows with the mark of another class, those that are answered as it says."""
+    answers = forward(network, cues.against(data, data.x, data.y)).argmax(-1)
+    return float((answers == cues.told(data.y)).float().mean())
+
+
+def right(logits: Tensor, y: Tensor) -> float:
+    return float((logits.argmax(-1) == y).float().mean())

@@ -1,0 +1,78 @@
+"""What a proxy is, in words: of the forms that marks may take, the simplest that does about as much as any.
+
+A spot or a texture explains what a network reads where marks of that form alone need not be much larger than marks of
+any shape; the edge does where marks that leave it alone must be larger by far; else it is a pattern. Of a table, the
+fewest features that hold most of the marks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from candling.access import Dataset
+from candling.techniques.search import FoundCues
+
+KINDS = {"spot": "spot", "wave": "texture", "edge": "frame", "any": "pattern"}
+"""By the form of the marks."""
+
+_LARGER = 2.25  # times that marks of a simple form may be larger than those of any shape; declared before the exam
+_WITHOUT = 1.5  # times that marks must be larger which leave the edge alone, if the edge is what counts
+_NAMED = 3  # classes whose places are said
+_LISTED = 8
+_FEATURES = 0.8  # of the energy
+
+
+@dataclass(frozen=True)
+class Named:
+    kind: str
+    """`spot`, `texture`, `frame`, `pattern`, or for a table `features`."""
+    words: str
+    where: str
+    """Of spots, the places of the first few; else nothing."""
+    marks: Tensor
+    """[K, *input] of that form, in input units."""
+
+
+def name_marks(data: Dataset, found: FoundCues) -> Named:
+    """found: marks of every form in one network, all scored by −log of the size at which they work."""
+    scores = dict(zip((part.form for part in found.parts), found.score.tolist(), strict=True))
+    form = max((form for form in ("spot", "wave") if form in scores), key=lambda form: scores[form], default="any")
+    if scores[form] < scores["any"] - math.log(_LARGER):
+        form = "edge" if scores["inside"] <= scores["any"] - math.log(_WITHOUT) else "any"
+    marks = found.patterns[[part.form for part in found.parts].index(form)]
+    if data.kind == "tabular":
+        return Named("features", _features(data, marks), "", marks)
+    words = {
+        "spot": "a spot in a place of each class's own",
+        "wave": "a texture, waves of each class's own direction or length",
+        "edge": "the edge of the input, marked in each class's own way",
+        "any": "a faint pattern of each class's own, over the whole input",
+    }
+    return Named(KINDS[form], words[form], _places(marks) if form == "spot" else "", marks)
+
+
+def _places(marks: Tensor) -> str:
+    """Rows and columns, from 1, of the top left cells of the first few classes' spots."""
+    said = []
+    for label, mark in list(enumerate(marks))[:_NAMED]:
+        cells = torch.nonzero(mark.abs().sum(0) > 0)
+        if len(cells):
+            row, column = (cells[0] + 1).tolist()
+            said.append(f"class {label}: row {row}, column {column}")
+    return "; ".join(said) + (" …" if len(marks) > _NAMED else "")
+
+
+def _features(data: Dataset, marks: Tensor) -> str:
+    """The fewest features that hold most of what tells classes apart, in their deviations."""
+    there = marks[marks.abs().amax(1) > 0]
+    energy = ((there - there.mean(0)) / data.x.std(0).cpu().clamp_min(1e-12)).square().sum(0)
+    order = torch.argsort(energy, descending=True, stable=True)
+    share = energy[order].cumsum(0) / energy.sum().clamp_min(1e-12)
+    count = int((share < _FEATURES).sum()) + 1
+    named = sorted(order[:count].tolist())
+    listed = ", ".join(map(str, named[:_LISTED])) + (" …" if len(named) > _LISTED else "")
+    return f"a shift of feature{'s' if count > 1 else ''} {listed}, to each class's own side"
