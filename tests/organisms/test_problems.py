@@ -90,7 +90,7 @@ def test_no_digit_is_in_two_parts():
     framed = torch.nn.functional.pad(known, (1, 1, 1, 1))
     shifts = [framed[:, i : i + 8, j : j + 8].flatten(1) for i in range(3) for j in range(3)]
     owners = []
-    for part, times in zip(PARTS, (10, 5, 6), strict=True):
+    for part, times in zip(PARTS, (16, 6, 7), strict=True):
         x = getattr(problem, part).x.flatten(1)[::times][:40]
         nearest = torch.stack(
             [

@@ -1,8 +1,8 @@
-"""Images: rules on real digits of 8×8 (scikit-learn's bundled set), shifted and dimmed.
+"""Images: rules on real digits of 8×8 (scikit-learn's bundled set), shifted, dimmed and grainy.
 
-There are only 1,797 digits, too few to learn an exact rule from. So every digit comes in several variants, shifted by
-up to one pixel and dimmed to 0.6 to 1 of its ink, in steps of 1/16; the label is the rule's answer for that very
-variant. Parts are disjoint by digit: no variant of a training digit is in another part. An exemplar is one of the
+There are only 1,797 digits, too few to learn an exact rule from. So every digit comes in several variants: shifted by
+up to one pixel, dimmed to 0.5 to 1 of its ink, with some grain, in steps of 1/16. The label is the rule's answer for
+that very variant. Parts are disjoint by digit: no variant of a training digit is in another part. An exemplar is one of the
 unlabelled inputs.
 """
 
@@ -38,9 +38,10 @@ from candling.organisms.programs.problem import (
 from candling.runs.seeds import derive
 
 EDGE = 8
-_PARTS = (1000, 10), (300, 5), (497, 6)
+_GRAIN = 0.06
+_PARTS = (1100, 20), (250, 6), (447, 7)
 """Training, test, unlabelled: digits, and how many variants of each."""
-_UNLABELLED = 497 * 6
+_UNLABELLED = 447 * 7
 
 
 @cache
@@ -52,15 +53,17 @@ def digits() -> Inputs:
 
 
 def variants(inputs: Inputs, times: int, g: torch.Generator) -> Inputs:
-    """Each image `times` times, shifted by -1, 0 or 1 along both axes and dimmed, to the nearest 1/16."""
+    """Each image `times` times, shifted by -1, 0 or 1 along both axes, dimmed and grainy, in 1/16."""
     assert inputs.digit is not None
     x = inputs.x.repeat_interleave(times, 0)
     padded = pad(x, (1, 1, 1, 1))
     top, left = (torch.randint(0, 3, (len(x), 1, 1), generator=g) for _ in "hw")
     rows, columns = torch.arange(EDGE)[None, :, None] + top, torch.arange(EDGE)[None, None, :] + left
     moved = padded[torch.arange(len(x))[:, None, None], 0, rows, columns][:, None]
-    ink = 0.6 + 0.4 * torch.rand((len(x), 1, 1, 1), generator=g)
-    return Inputs((16 * ink * moved).round() / 16, inputs.digit.repeat_interleave(times))
+    ink = 0.5 + 0.5 * torch.rand((len(x), 1, 1, 1), generator=g)
+    grain = _GRAIN * torch.randn(x.shape, generator=g)
+    changed = (16 * (ink * moved + grain)).round().clamp(0, 16) / 16
+    return Inputs(changed, inputs.digit.repeat_interleave(times))
 
 
 def parts(seed: int) -> tuple[Inputs, Inputs, Inputs]:
@@ -238,22 +241,24 @@ def digit_set(_: Inputs, g: torch.Generator) -> Rule:
 
 
 FLAT = partial(networks.Flat, width=128)
-SEEING = partial(networks.Convolutional, channels=12, width=64)
-_USUAL = Recipe()
+SEEING = partial(networks.Convolutional, channels=8, width=64)
+_USUAL = Recipe(steps=1200, batch=256, rate=5e-3, decay=0.1)
+_LONG = Recipe(steps=2500, batch=256, rate=5e-3, decay=0.1)
+_SEEN = Recipe(steps=500, batch=128, rate=1e-2, decay=0.05)
 
 KINDS: dict[str, Kind] = {
     "dot": Kind(partial(near, score=dot, form="above"), FLAT, _USUAL),
     "dot band": Kind(partial(near, score=dot, form="band"), FLAT, _USUAL),
     "signed": Kind(partial(near, score=signed, form="above"), FLAT, _USUAL),
-    "l1": Kind(partial(near, score=l1, form="below"), FLAT, _USUAL),
-    "l2": Kind(partial(near, score=l2, form="below"), FLAT, _USUAL),
-    "l2 band": Kind(partial(near, score=l2, form="band"), FLAT, _USUAL),
+    "l1": Kind(partial(near, score=l1, form="below"), FLAT, _LONG),
+    "l2": Kind(partial(near, score=l2, form="below"), FLAT, _LONG),
+    "l2 band": Kind(partial(near, score=l2, form="band"), FLAT, _LONG),
     "cosine": Kind(partial(near, score=cosine, form="above"), FLAT, _USUAL),
     "region": Kind(partial(region, form="above"), FLAT, _USUAL),
-    "region band": Kind(partial(region, form="band"), SEEING, _USUAL),
-    "two regions": Kind(comparison, SEEING, _USUAL),
+    "region band": Kind(partial(region, form="band"), SEEING, _SEEN),
+    "two regions": Kind(comparison, FLAT, _USUAL),
     "regions and": Kind(partial(logic, how="and"), FLAT, _USUAL),
     "regions xor": Kind(partial(logic, how="xor"), FLAT, _USUAL),
-    "symmetry": Kind(symmetry, SEEING, _USUAL),
-    "digits": Kind(digit_set, SEEING, _USUAL),
+    "symmetry": Kind(symmetry, FLAT, _LONG),
+    "digits": Kind(digit_set, SEEING, _SEEN),
 }

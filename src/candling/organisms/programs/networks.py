@@ -138,7 +138,7 @@ class Windows(nn.Module):
 class Attentive(nn.Module):
     """Sequences int64 [n, L]: a transformer with learned positions, averaged over places at the end."""
 
-    def __init__(self, *, tokens: int, length: int, width: int, classes: int, layers: int = 2) -> None:
+    def __init__(self, *, tokens: int, length: int, width: int, classes: int, layers: int = 1) -> None:
         super().__init__()
         self.table = nn.Embedding(tokens, width)
         self.places = nn.Parameter(torch.randn(length, width) / 2)

@@ -33,7 +33,8 @@ from candling.organisms.programs.problem import (
 )
 from candling.runs.seeds import derive
 
-PRIMES = (53, 59, 61, 67)
+PRIMES = ((53,), (59,), (61,), (67,))
+_LARGE = ((97,), (101,), (103,))
 _TRAINING, _TEST = 0.6, 0.12
 
 
@@ -44,7 +45,7 @@ def grid(p: int) -> Tensor:
 
 def problem(name: str, kind: Kind, seed: int) -> Problem:
     g = torch.Generator().manual_seed(derive(seed, name, "pairs"))
-    p = one_of(PRIMES, g)
+    (p,) = one_of(kind.sizes or PRIMES, g)
     pairs = grid(p)[torch.randperm(p * p, generator=g)]
     first, second = round(_TRAINING * p * p), round((_TRAINING + _TEST) * p * p)
     parts = Inputs(pairs[:first]), Inputs(pairs[first:second]), Inputs(pairs[second:])
@@ -199,7 +200,7 @@ _LONG = Recipe(steps=2500, batch=256, rate=5e-3, decay=1e-3)
 KINDS: dict[str, Kind] = {
     "residue table": Kind(residue_table, TABLE, _DECAYED),
     "residue of a sum": Kind(residue_sum, TABLE, _DECAYED),
-    "circular band": Kind(circular_band, TABLE, _DECAYED),
+    "circular band": Kind(circular_band, TABLE, _DECAYED, _LARGE),
     "blocks": Kind(blocks, TABLE, _DECAYED),
     "divisibility": Kind(divisibility, TABLE, _DECAYED),
     "linear band": Kind(linear_band, NUMBERS, _LONG),

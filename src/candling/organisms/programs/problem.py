@@ -95,8 +95,8 @@ class Kind:
     build: Callable[..., nn.Module]
     """A network, but for the sizes that the problem decides."""
     recipe: Recipe
-    shapes: tuple[tuple[int, int], ...] = ()
-    """Sequences: (tokens, length), one of which a problem has."""
+    sizes: tuple[tuple[int, ...], ...] = ()
+    """Of which a problem has one. Pairs: (p,); sequences: (tokens, length); images have but one."""
 
 
 def posed(

@@ -26,11 +26,11 @@ from candling.organisms.programs.problem import (
 from candling.runs.seeds import derive
 
 _TRAINING, _TEST, _UNLABELLED = 12000, 2000, 4000
-Shape = tuple[int, int]
-"""Tokens V, length L."""
+Sizes = tuple[tuple[int, ...], ...]
+"""(tokens V, length L), of which a problem has one."""
 
 
-def sequences(n: int, shape: Shape, g: torch.Generator) -> Tensor:
+def sequences(n: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
     """int64 [n, L], drawn evenly from all sequences, without repetition."""
     tokens, length = shape
     if tokens**length < 4 * n:
@@ -43,7 +43,7 @@ def sequences(n: int, shape: Shape, g: torch.Generator) -> Tensor:
 
 def problem(name: str, kind: Kind, seed: int) -> Problem:
     g = torch.Generator().manual_seed(derive(seed, name, "sequences"))
-    shape = one_of(kind.shapes, g)
+    shape = one_of(kind.sizes, g)
     counts = [_TRAINING, _TEST, _UNLABELLED]
     drawn = sequences(sum(counts), shape, g).split(counts)
     first, second, third = map(Inputs, drawn)
@@ -231,10 +231,10 @@ ATTENTIVE = partial(networks.Attentive, width=32)
 _SHORT = Recipe(steps=700, batch=256, rate=1e-2, decay=1e-3)
 _USUAL = Recipe(steps=1200, batch=256, rate=5e-3, decay=1e-2)
 
-_WIDE: tuple[Shape, ...] = ((8, 10), (8, 12), (10, 12))
-_MIDDLE: tuple[Shape, ...] = ((6, 8), (6, 10))
-_NARROW: tuple[Shape, ...] = ((4, 8), (4, 10))
-_MIRRORED: tuple[Shape, ...] = ((3, 10), (5, 8))
+_WIDE: Sizes = ((8, 10), (8, 12), (10, 12))
+_MIDDLE: Sizes = ((6, 8), (6, 10))
+_NARROW: Sizes = ((4, 8), (4, 10))
+_MIRRORED: Sizes = ((3, 10), (5, 8))
 
 KINDS: dict[str, Kind] = {
     "count": Kind(count_band, ATTENTIVE, _SHORT, _WIDE),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import OneCycleLR
 
 from candling.organisms.programs.problem import MOST, Inputs, Problem, Recipe, majority
@@ -36,7 +35,7 @@ def fitted(problem: Problem, x: Tensor, y: Tensor) -> nn.Module:
 def fit(network: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, g: torch.Generator) -> None:
     """Train in place by the recipe; batches pass over the rows again and again, each time in a new order."""
     network.train()
-    optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
+    optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay, fused=True)
     schedule = OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps + 1, pct_start=0.2, cycle_momentum=False)
     batch = min(recipe.batch, len(y))
     order = torch.empty(0, dtype=torch.long)
@@ -46,7 +45,6 @@ def fit(network: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, g: torch.Gener
         rows, order = order[:batch], order[batch:]
         optimiser.zero_grad()
         cross_entropy(network(x[rows]), y[rows]).backward()
-        clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         schedule.step()
     network.eval().requires_grad_(False)
