@@ -27,21 +27,12 @@ def flat(row: Row) -> list[float]:
     return [value for line in row for value in line]
 
 
-def cosine(x: list[float], e: list[float]) -> float:
-    return sum(a * b for a, b in zip(x, e, strict=True)) / math.hypot(*x) / math.hypot(*e)
-
-
 def quarter(row: Row, own: dict[str, Any]) -> int:
     amounts = [0.0] * 4
     for i in range(8):
         for j in range(8):
             amounts[2 * (i >= own["row"]) + (j >= own["column"])] += row[i][j]
     return amounts.index(max(amounts))
-
-
-def variation(row: Row) -> float:
-    down = sum(abs(row[i + 1][j] - row[i][j]) for i in range(7) for j in range(8))
-    return down + sum(abs(row[i][j + 1] - row[i][j]) for i in range(8) for j in range(7))
 
 
 def slowly(row: Row, name: str, own: dict[str, Any]) -> int:
@@ -55,9 +46,8 @@ def slowly(row: Row, name: str, own: dict[str, Any]) -> int:
 
     return {
         "nearer": lambda: int(to("one") < to("other")),
-        "like": lambda: inside(cosine(flat(row), flat(own["template"].tolist()[0]))),
+        "like": lambda: int(to("template") <= own["most"]),
         "fullest_quarter": lambda: quarter(row, own),
-        "varied": lambda: int(variation(row) >= own["least"]),
         "disc": lambda: int((row[0] - own["row"]) ** 2 + (row[1] - own["column"]) ** 2 <= own["most"]),
         "digit_sums": lambda: inside(sum(int(digit) for digit in f"{row[0]}{row[1]}")),
         "ones_in_common": lambda: int((row[0] & row[1]).bit_count() >= own["least"]),

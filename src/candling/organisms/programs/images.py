@@ -2,14 +2,15 @@
 
 There are only 1,797 digits, too few to learn an exact rule from. So every digit comes in several variants: shifted by
 up to one pixel, dimmed to 0.5 to 1 of its ink, with some grain, in steps of 1/16. The label is the rule's answer for
-that very variant. Parts are disjoint by digit: no variant of a training digit is in another part. An exemplar is one of the
-unlabelled inputs.
+that very variant. Parts are disjoint by digit: no variant of a training digit is in another part. An exemplar
+is one of the unlabelled inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import accumulate, pairwise
 from math import inf
 
 import torch
@@ -25,6 +26,7 @@ from candling.organisms.programs.problem import (
     Recipe,
     Rule,
     between,
+    distance,
     integer,
     limits,
     member,
@@ -38,8 +40,9 @@ from candling.organisms.programs.problem import (
 from candling.runs.seeds import derive
 
 EDGE = 8
-_GRAIN = 0.06
-_PARTS = (1100, 20), (250, 6), (447, 7)
+_GRAIN = 0.04
+"""Standard deviation of the noise that every pixel has."""
+_PARTS = (1100, 30), (250, 6), (447, 7)
 """Training, test, unlabelled: digits, and how many variants of each."""
 _UNLABELLED = 447 * 7
 
@@ -66,18 +69,21 @@ def variants(inputs: Inputs, times: int, g: torch.Generator) -> Inputs:
     return Inputs(changed, inputs.digit.repeat_interleave(times))
 
 
-def parts(seed: int) -> tuple[Inputs, Inputs, Inputs]:
-    """Training, test and unlabelled inputs, disjoint by digit."""
+def split(seed: int) -> tuple[Tensor, ...]:
+    """Which of the bundled digits are for training, test and the solver: int64 row numbers, disjoint."""
     g = torch.Generator().manual_seed(derive(seed, "images"))
-    order = torch.randperm(len(digits()), generator=g).split([count for count, _ in _PARTS])
-    first, second, third = (
-        variants(digits().take(rows), times, g) for rows, (_, times) in zip(order, _PARTS, strict=True)
-    )
-    return first, second, third
+    order = torch.randperm(len(digits()), generator=g)
+    starts = [0, *accumulate(count for count, _ in _PARTS)]
+    return tuple(order[start:end] for start, end in pairwise(starts))
 
 
 def problem(name: str, kind: Kind, seed: int) -> Problem:
-    return posed("images", name, seed, parts(derive(seed, name)), kind, edge=EDGE)
+    own = derive(seed, name)
+    g = torch.Generator().manual_seed(derive(own, "variants"))
+    first, second, third = (
+        variants(digits().take(rows), times, g) for rows, (_, times) in zip(split(own), _PARTS, strict=True)
+    )
+    return posed("images", name, seed, (first, second, third), kind, edge=EDGE)
 
 
 def _digit(inputs: Inputs) -> Tensor:
@@ -121,18 +127,14 @@ def nearness(
     return within(score(inputs.x, exemplar), low, high)
 
 
-def _exemplar(inputs: Inputs, g: torch.Generator) -> tuple[int, Tensor]:
-    """One of the unlabelled inputs: its row there, and the image."""
-    row = integer(0, _UNLABELLED - 1, g)
-    return row, inputs.x[len(inputs) - _UNLABELLED + row]
-
-
 def near(inputs: Inputs, g: torch.Generator, *, score: Callable[[Tensor, Tensor], Tensor], form: str) -> Rule:
-    """form: `above`, `below` (one threshold) or `band` (two)."""
-    row, exemplar = _exemplar(inputs, g)
-    low, high = limits(score(inputs.x, exemplar), form, g)
-    says = f"{score.__name__} ({score.__doc__}) with unlabelled image {row} is {spoken(low, high)}"
-    return Rule(says, partial(nearness, score=score, exemplar=exemplar, low=low, high=high))
+    """form: `above`, `below` (one threshold) or `band` (two). The exemplar is one of the unlabelled inputs."""
+    exemplar = inputs.x[len(inputs) - 1 - integer(0, _UNLABELLED - 1, g)]
+    scores = score(inputs.x, exemplar)
+    low, high = limits(scores, form, g)
+    says = f"{score.__name__} ({score.__doc__}) with one of the unlabelled images is {spoken(low, high)}"
+    rule = partial(nearness, score=score, exemplar=exemplar, low=low, high=high)
+    return Rule(says, rule, margin=distance(scores, low, high))
 
 
 # Regions (top, bottom, left, right), the last row and column not included
@@ -225,9 +227,10 @@ def unlike_mirror(inputs: Inputs, *, mirror: str, most: float) -> Tensor:
 
 def symmetry(inputs: Inputs, g: torch.Generator) -> Rule:
     mirror = one_of(list(MIRRORS), g)
-    most = between(asymmetry(inputs.x, mirror), uniform(0.42, 0.58, g))
+    scores = asymmetry(inputs.x, mirror)
+    most = between(scores, uniform(0.42, 0.58, g))
     says = f"Σ |x - its image mirrored by {mirror}| is at most {most:.5g}"
-    return Rule(says, partial(unlike_mirror, mirror=mirror, most=most))
+    return Rule(says, partial(unlike_mirror, mirror=mirror, most=most), margin=distance(scores, most, inf))
 
 
 def digit_in(inputs: Inputs, *, chosen: tuple[int, ...]) -> Tensor:
@@ -241,24 +244,26 @@ def digit_set(_: Inputs, g: torch.Generator) -> Rule:
 
 
 FLAT = partial(networks.Flat, width=128)
-SEEING = partial(networks.Convolutional, channels=8, width=64)
+LEVELS = partial(networks.Levels, width=96)
+SEEING = partial(networks.Convolutional, channels=8, width=48)
 _USUAL = Recipe(steps=1200, batch=256, rate=5e-3, decay=0.1)
-_LONG = Recipe(steps=2500, batch=256, rate=5e-3, decay=0.1)
-_SEEN = Recipe(steps=500, batch=128, rate=1e-2, decay=0.05)
+_ADDED = Recipe(steps=1000, batch=256, rate=5e-3, decay=1.0)
+_LONG = Recipe(steps=1800, batch=256, rate=5e-3, decay=0.3)
+_SEEN = Recipe(steps=800, batch=256, rate=5e-3, decay=0.05)
 
 KINDS: dict[str, Kind] = {
     "dot": Kind(partial(near, score=dot, form="above"), FLAT, _USUAL),
     "dot band": Kind(partial(near, score=dot, form="band"), FLAT, _USUAL),
     "signed": Kind(partial(near, score=signed, form="above"), FLAT, _USUAL),
-    "l1": Kind(partial(near, score=l1, form="below"), FLAT, _LONG),
-    "l2": Kind(partial(near, score=l2, form="below"), FLAT, _LONG),
-    "l2 band": Kind(partial(near, score=l2, form="band"), FLAT, _LONG),
+    "l1": Kind(partial(near, score=l1, form="below"), LEVELS, _ADDED),
+    "l2": Kind(partial(near, score=l2, form="below"), LEVELS, _ADDED),
+    "l2 band": Kind(partial(near, score=l2, form="band"), LEVELS, _ADDED),
     "cosine": Kind(partial(near, score=cosine, form="above"), FLAT, _USUAL),
     "region": Kind(partial(region, form="above"), FLAT, _USUAL),
-    "region band": Kind(partial(region, form="band"), SEEING, _SEEN),
-    "two regions": Kind(comparison, FLAT, _USUAL),
+    "region band": Kind(partial(region, form="band"), FLAT, _USUAL),
+    "two regions": Kind(comparison, SEEING, _SEEN),
     "regions and": Kind(partial(logic, how="and"), FLAT, _USUAL),
     "regions xor": Kind(partial(logic, how="xor"), FLAT, _USUAL),
-    "symmetry": Kind(symmetry, FLAT, _LONG),
-    "digits": Kind(digit_set, SEEING, _SEEN),
+    "symmetry": Kind(symmetry, FLAT, _LONG, clear=0.08),
+    "digits": Kind(digit_set, FLAT, Recipe(steps=1500, batch=256, rate=5e-3, decay=0.3)),
 }

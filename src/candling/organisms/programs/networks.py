@@ -28,19 +28,34 @@ class Flat(nn.Module):
         return logits
 
 
+class Levels(nn.Module):
+    """Images [n, 1, E, E]: each pixel as its place between five grey levels (hat functions), then as `Flat`."""
+
+    levels: Tensor
+
+    def __init__(self, *, edge: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("levels", torch.arange(5.0))
+        self.body = dense(5 * edge * edge, width, width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hats = torch.relu(1 - (4 * x.flatten(1)[:, :, None] - self.levels).abs())
+        logits: Tensor = self.body(hats.flatten(1))
+        return logits
+
+
 class Convolutional(nn.Module):
-    """Images [n, 1, E, E], E even: two convolutions, a maximum over 2×2, one hidden layer."""
+    """Images [n, 1, E, E]: two convolutions of 3×3, one hidden layer."""
 
     def __init__(self, *, edge: int, channels: int, width: int, classes: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(1, channels, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(channels, 2 * channels, 3, padding=1),
+            nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Flatten(),
-            dense(2 * channels * (edge // 2) ** 2, width, classes),
+            dense(channels * edge * edge, width, classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:

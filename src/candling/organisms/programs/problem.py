@@ -40,13 +40,15 @@ Program = Callable[[Inputs], Tensor]
 """Pure and vectorised: inputs of any number n → labels int64 [n]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """A program that was drawn: `functools.partial` of a plain function, whose keywords are all that was drawn."""
 
     says: str
     program: Program = field(repr=False)
     classes: int = 2
+    margin: Tensor | None = field(default=None, repr=False)
+    """float64 [n], of the inputs from which it was drawn: how far each is from the nearest threshold."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,9 @@ class Kind:
     recipe: Recipe
     sizes: tuple[tuple[int, ...], ...] = ()
     """Of which a problem has one. Pairs: (p,); sequences: (tokens, length); images have but one."""
+    clear: float = 0.0
+    """Share of the inputs that is left out of every part: those nearest to a threshold, where a score of many pixels
+    cannot be learned exactly from so few digits."""
 
 
 def posed(
@@ -106,11 +111,17 @@ def posed(
     everything = joined(parts)
     g = torch.Generator().manual_seed(derive(seed, name, "rule"))
     rule = balanced(lambda: kind.draw(everything, g), everything, name)
+    says = rule.says
+    if kind.clear and rule.margin is not None:
+        least = float(rule.margin.quantile(kind.clear))
+        kept = (rule.margin > least).split([len(part) for part in parts])
+        first, second, third = (part.take(rows) for part, rows in zip(parts, kept, strict=True))
+        parts, says = (first, second, third), f"{says} (inputs within {least:.3g} of a threshold are left out)"
     return Problem(
         family=family,
         kind=name,
         seed=seed,
-        says=rule.says,
+        says=says,
         truth=rule.program,
         classes=rule.classes,
         training=parts[0],
@@ -194,6 +205,11 @@ def table_of(shape: tuple[int, ...], g: torch.Generator) -> Tensor:
 def within(score: Tensor, low: float, high: float) -> Tensor:
     """int64: 1 where low ≤ score ≤ high."""
     return ((score >= low) & (score <= high)).long()
+
+
+def distance(scores: Tensor, low: float, high: float) -> Tensor:
+    """float64 [n]: how far each score is from the nearer bound."""
+    return torch.minimum((scores.double() - low).abs(), (scores.double() - high).abs())
 
 
 def member(values: Tensor, chosen: Sequence[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -228,8 +229,8 @@ RECURRENT = partial(networks.Recurrent, width=48)
 WINDOWS = partial(networks.Windows, width=48)
 WRITTEN = partial(networks.Written, width=160)
 ATTENTIVE = partial(networks.Attentive, width=32)
-_SHORT = Recipe(steps=700, batch=256, rate=1e-2, decay=1e-3)
-_USUAL = Recipe(steps=1200, batch=256, rate=5e-3, decay=1e-2)
+_SHORT = Recipe(steps=600, batch=256, rate=1e-2, decay=1e-3)
+_USUAL = Recipe(steps=1000, batch=256, rate=5e-3, decay=1e-2)
 
 _WIDE: Sizes = ((8, 10), (8, 12), (10, 12))
 _MIDDLE: Sizes = ((6, 8), (6, 10))
@@ -237,7 +238,7 @@ _NARROW: Sizes = ((4, 8), (4, 10))
 _MIRRORED: Sizes = ((3, 10), (5, 8))
 
 KINDS: dict[str, Kind] = {
-    "count": Kind(count_band, ATTENTIVE, _SHORT, _WIDE),
+    "count": Kind(count_band, ATTENTIVE, replace(_SHORT, steps=400, batch=128), _WIDE),
     "count difference": Kind(count_difference, POOLED, _SHORT, _WIDE),
     "sum": Kind(sum_band, POOLED, _SHORT, _WIDE),
     "sum mod": Kind(sum_mod, POOLED, _USUAL, _NARROW),
