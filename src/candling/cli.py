@@ -180,7 +180,8 @@ def solve(
     truth: Annotated[
         Path | None, typer.Option(help="Right answers, .npz with y, to compare with in the end.")
     ] = None,
-    grammar: Annotated[str, typer.Option(help="pairs, sequences, or auto: by the inputs.")] = "auto",
+    concepts: Annotated[Path | None, typer.Option(help="Columns of what is in each image, .npz.")] = None,
+    grammar: Annotated[str, typer.Option(help="images, pairs, sequences, or auto: by the inputs.")] = "auto",
     seed: int = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the record; the same command reads it.")] = None,
 ) -> None:
@@ -191,10 +192,10 @@ def solve(
     from candling.workflows.solve import solve as run
     from candling.workflows.solve_inputs import open_problem
 
-    problem = open_problem(model, weights, str(data), str(truth) if truth else None)
+    problem = open_problem(model, weights, str(data), *(str(file) if file else None for file in (truth, concepts)))
     named = problem.identity() | {"grammar": grammar, "seed": str(seed)}
     folder = out or default_folder(f"solve-{Path(model.partition(':')[0]).stem}", named)
-    origin = command_origin(model, weights, data, truth)
+    origin = command_origin(model, weights, data, truth, concepts)
     with _progress() as progress:
         solved = run(problem, grammar=grammar, seed=seed, out=folder, progress=progress, origin=origin)
     show(solved.solution, Console())

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from candling.maths import pair_scores, sequence_scores
-from candling.maths.formulas import PAIRS, SEQUENCES
+from candling.maths import image_scores, pair_scores, sequence_scores
+from candling.maths.formulas import IMAGES, PAIRS, SEQUENCES
 from candling.techniques.propose import pairs, sequences
 
 INPUTS = {
@@ -44,3 +44,22 @@ def test_sequence_scores_by_hand():
     assert SEQUENCES["in order"]({"x": x}, (1, 0)).tolist() == [2, 0]
     assert SEQUENCES["neighbours in set"]({"x": x}, (3, 4, 8, -1, -1)).tolist() == [1, 1]
     assert pair_scores.divides(np.array([0, 0, 3, 3]), np.array([0, 2, 6, 7])).tolist() == [1, 0, 1, 0]
+
+
+def test_images_many_at_once_and_their_text():
+    """The same scores one at a time, many at once and from the text."""
+    g = np.random.default_rng(2)
+    of = {"x": g.random((20, 4, 6)), "e": g.random((5, 4, 6)), "c": g.integers(0, 3, (20, 1))}
+    of["x"][0] = 0
+    of["e"][1] = 0
+    scope = {**vars(image_scores), "np": np, **of}
+    some = {"r": [(0,), (1,), (4,)], "ijkl": [(0, 2, 1, 6), (1, 4, 0, 1)], "t": [(4,)], "i": [(0,)], "": [()]}
+    some["ijklmnop"] = [(0, 2, 1, 6, 1, 4, 0, 1)]
+    for name, formula in IMAGES.items():
+        if name in ("diagonal", "other diagonal", "quarter turn"):
+            continue
+        alone = [formula(of, params) for params in some[formula.letters]]
+        for params, scores in zip(some[formula.letters], alone, strict=True):
+            assert (eval(formula.written(params), scope) == scores).all(), name
+        if formula.many is not None:
+            assert np.allclose(formula.many(of, some[formula.letters]), alone), name

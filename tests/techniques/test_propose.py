@@ -1,10 +1,13 @@
 """Proposers on planted rules: found under noise, and nothing is found in noise."""
 
+from itertools import combinations, product
+
 import numpy as np
 import pytest
 
 from candling.evidence.program import features_of, run_program
 from candling.techniques.propose import GRAMMARS, Seen
+from candling.techniques.propose.couples import couples
 from candling.techniques.propose.opaque import fit_opaque
 
 GRID = np.stack(np.meshgrid(np.arange(17), np.arange(17), indexing="ij"), -1).reshape(-1, 2)
@@ -64,3 +67,57 @@ def test_opaque_models_fit_what_they_can():
     right = {each.name: (each.answer(GRID) == seen.answers).mean() for each in fit_opaque(seen)}
     assert right["linear model"] > 0.97
     assert right["deep tree"] > 0.9
+
+
+PICTURES = np.random.default_rng(6).integers(0, 17, (400, 5, 5)) / 16
+
+
+def middle(scores):
+    return scores >= np.median(scores)
+
+
+IMAGE_RULES = {
+    "near an exemplar": (middle(-np.abs(PICTURES - PICTURES[17]).sum((1, 2))), {"l1"}),
+    "more ink here than there": (PICTURES[:, :2, :3].sum((1, 2)) > PICTURES[:, 2:4, 2:].sum((1, 2)), {"ink less ink"}),
+    "one box or else another": (
+        middle(PICTURES[:, :2, :3].sum((1, 2))) ^ middle(PICTURES[:, 3:, 2:].sum((1, 2))),
+        {"ink"},
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", IMAGE_RULES)
+def test_a_rule_of_images_is_found(rule):
+    truth, formulas = IMAGE_RULES[rule]
+    seen = Seen("images", PICTURES, truth.astype(np.int64), 2)
+    best = GRAMMARS["images"](seen).proposals[0]
+    assert {feature.formula for feature in features_of(best.program)} == formulas
+    assert (run_program(best.program, seen.inputs) == truth).mean() > 0.95
+
+
+def test_a_concept_is_read_from_its_column():
+    digits = np.random.default_rng(7).integers(0, 10, (400, 1))
+    truth = np.isin(digits[:, 0], [1, 4, 5]).astype(np.int64)
+    best = GRAMMARS["images"](Seen("images", PICTURES, truth, 2, concepts=digits)).proposals[0]
+    assert [feature.formula for feature in features_of(best.program)] == ["concept"]
+    assert best.wrong == 0
+
+
+def test_the_best_couple_is_the_best_of_all():
+    g = np.random.default_rng(8)
+    scores, gains = g.integers(0, 9, (5, 60)).astype(float), g.choice([-1.0, 1.0], 60)
+    found = couples(scores, gains, 3)
+    assert [each.join == "xor" for each in found] == sorted((each.join == "xor" for each in found), reverse=True)
+    cuts = np.quantile(scores, (0.3, 0.5, 0.7), axis=1).T
+    crossed = 0.0
+    for i, j in combinations(range(5), 2):
+        for low, high in product(cuts[i], cuts[j]):
+            either = (scores[i] >= low) ^ (scores[j] >= high)
+            crossed = max(crossed, gains[either].sum(), gains[~either].sum())
+    for each in found:
+        parts = [
+            (scores[at] >= cut) == above for at, cut, above in zip(each.features, each.cuts, each.above, strict=True)
+        ]
+        joined = {"and": parts[0] & parts[1], "or": parts[0] | parts[1], "xor": parts[0] ^ parts[1]}[each.join]
+        assert gains[joined].sum() == pytest.approx(each.gain, abs=1e-4)
+    assert max(each.gain for each in found if each.join == "xor") <= crossed + 1e-4

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from candling.access.model import forward
 from candling.access.modes import undisturbed
 from candling.access.npz import read_arrays
 from candling.access.wording import bad_input, shown
-from candling.evidence.program import Kind
+from candling.evidence.program import Kind, inputs_of
+from candling.maths.formulas import Inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,23 +30,38 @@ class Unlabelled:
     kind: Kind
     x: Tensor
     """Images float32 [n, C, H, W]; pairs int64 [n, 2]; sequences int64 [n, L]."""
+    pool: Tensor | None = None
+    """Images that programs name as exemplars; the inputs themselves unless given."""
+    concepts: NDArray[np.int64] | None = None
+    """[n, k] what somebody else sees in each input, if given."""
 
     @property
     def sha256(self) -> str:
         head = f"{self.kind} {list(self.x.shape)}".encode()
-        return hashlib.sha256(head + self.x.numpy().tobytes()).hexdigest()
+        concepts = b"" if self.concepts is None else self.concepts.tobytes()
+        return hashlib.sha256(head + self.x.numpy().tobytes() + concepts).hexdigest()
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, rows: Tensor | NDArray[Any]) -> Unlabelled:
-        return Unlabelled(self.kind, self.x[torch.as_tensor(rows)])
+        """Some of the inputs; exemplars stay those of the whole."""
+        index = torch.as_tensor(rows)
+        concepts = None if self.concepts is None else self.concepts[index.numpy()]
+        return replace(self, x=self.x[index], pool=self.exemplars, concepts=concepts)
+
+    @property
+    def exemplars(self) -> Tensor:
+        return self.x if self.pool is None else self.pool
 
     @property
     def array(self) -> NDArray[Any]:
-        """As formulas read it: images without a single channel."""
-        x = self.x.numpy()
-        return x[:, 0] if self.kind == "images" and x.shape[1] == 1 else x
+        return self.x.numpy()
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What the letters of formulas stand for."""
+        return inputs_of(self.array, self.kind, self.exemplars.numpy(), self.concepts)
 
 
 def read_unlabelled(path: str | Path, name: str = "x") -> Unlabelled:
@@ -84,10 +102,13 @@ def read_labels(path: str | Path, name: str, n: int) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def has_array(path: str | Path, name: str) -> bool:
-    """Does an `.npz` file hold this array? Raises as `read_arrays` for a file that is none."""
-    with np.load(Path(path), allow_pickle=False) as archive:
-        return name in archive.files
+def array_names(path: str | Path) -> list[str]:
+    """Of an `.npz` file. Raises InputError for a file that is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sorted(name.removesuffix(".npy") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile) as fault:
+        raise bad_input("data", f"{shown(path, 60)} is not an .npz file that can be read") from fault
 
 
 def fitted(module: nn.Module, data: Unlabelled) -> Unlabelled:
@@ -107,13 +128,23 @@ def fitted(module: nn.Module, data: Unlabelled) -> Unlabelled:
             raise bad_input("data", "the network does not give float logits [n, classes]")
         if output.ndim > 2:
             raise bad_input("data", f"the network gives {list(output.shape)}, not logits [n, classes]")
-        return Unlabelled(data.kind, x)
+        return replace(data, x=x)
     raise bad_input("data", f"the network fails on x of shape {list(data.x.shape)}: {faults[0]}")
 
 
 def logits_of(module: nn.Module, x: Tensor) -> Tensor:
     """[n, K]; a single logit z becomes (0, z)."""
     return spread(forward(module, x))
+
+
+def mean_gradient(module: nn.Module, x: Tensor, most: int = 512) -> NDArray[np.float64]:
+    """[H, W] of the second logit over the first, or the largest over the mean, by the pixel; colours are averaged."""
+    inputs = x[:most].clone().requires_grad_(True)
+    with undisturbed(module, grad=True):
+        logits = spread(module(inputs))
+        lead = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits.amax(1) - logits.mean(1)
+        (gradient,) = torch.autograd.grad(lead.sum(), inputs)
+    return gradient.mean((0, 1)).double().numpy()
 
 
 def spread(logits: Tensor) -> Tensor:

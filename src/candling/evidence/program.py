@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from candling.evidence.measurement import Record
-from candling.maths.formulas import PAIRS, SEQUENCES, Formula, Inputs
+from candling.maths.formulas import IMAGES, PAIRS, SEQUENCES, Formula, Inputs
 
 Answers = NDArray[np.int64]
 
-FORMULAS: Mapping[str, Mapping[str, Formula]] = {"pairs": PAIRS, "sequences": SEQUENCES}
+FORMULAS: Mapping[str, Mapping[str, Formula]] = {"images": IMAGES, "pairs": PAIRS, "sequences": SEQUENCES}
 """By the kind of input, by name."""
 
 
@@ -113,8 +113,30 @@ def features_of(program: Steps | Table | Logic) -> list[Feature]:
     return [program.feature]
 
 
-def inputs_of(x: NDArray[Any], kind: Kind) -> Inputs:
-    """The letters of formulas: `a` and `b` of pairs, else `x`."""
+def inputs_of(
+    x: NDArray[Any], kind: Kind, pool: NDArray[Any] | None = None, concepts: NDArray[np.int64] | None = None
+) -> Inputs:
+    """The letters of formulas: `a`, `b` of pairs, else `x`; `e` a pool [m, H, W] of exemplars, `c` concepts [n, k].
+
+    Colours are averaged. Concepts that nobody gave have no columns.
+    """
     if kind == "pairs":
         return {"a": x[:, 0].astype(np.int64), "b": x[:, 1].astype(np.int64)}
-    return {"x": x.astype(np.int64)}
+    if kind == "sequences":
+        return {"x": x.astype(np.int64)}
+    return {
+        "x": _grey(x),
+        "e": _grey(x if pool is None else pool),
+        "c": np.zeros((len(x), 0), dtype=np.int64) if concepts is None else concepts,
+    }
+
+
+def _grey(x: NDArray[Any]) -> NDArray[np.float64]:
+    grey: NDArray[np.float64] = (x.mean(1) if x.ndim == 4 else x).astype(np.float64)
+    return grey
+
+
+def exemplars_of(program: Steps | Table | Logic) -> list[int]:
+    """Rows of the pool that it names."""
+    named = {"dot", "signed", "l1", "l2", "cosine"}
+    return sorted({feature.params[0] for feature in features_of(program) if feature.formula in named})

@@ -61,6 +61,14 @@ class Histogram(Record):
     """By bin, by the network's answer."""
 
 
+class Exemplar(Record):
+    """An image that the program names."""
+
+    row: int
+    """Of the data."""
+    pixels: list[list[float]]
+
+
 class Curve(Record):
     """Dose and response: what part of the answers is 1 when the claimed units come from a donor of each score."""
 
@@ -127,6 +135,7 @@ class Solution(Record):
     """One for each score that the program reads."""
     sides: list[int]
     """Of the grid of pairs; empty for other inputs."""
+    exemplars: list[Exemplar]
     nulls: list[NullRow]
     rivals: list[RivalRow]
     parts: list[ThreeWay]

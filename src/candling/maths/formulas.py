@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from candling.maths import pair_scores, sequence_scores
+from candling.maths import image_scores, pair_scores, sequence_scores
 
 Inputs = Mapping[str, NDArray[Any]]
-"""What an expression's letters stand for: `a` and `b` [n], or `x` [n, ...]."""
+"""What letters stand for: `a` and `b` [n], or `x` [n, ...]; `e` exemplars by number, `c` [n, k] concepts."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Formula:
     """Where the functions that it calls are."""
     modular: bool = False
     """Is its remainder by a small number a feature as well?"""
+    many: Callable[[Inputs, Sequence[tuple[int, ...]]], NDArray[Any]] | None = None
+    """[f, n] scores for many choices of the parameters at once, to rounding."""
 
     @cached_property
     def compute(self) -> Callable[..., NDArray[Any]]:
@@ -64,7 +66,7 @@ class Formula:
 
 
 def _inputs_of(formula: Formula) -> list[str]:
-    return [letter for letter in ("a", "b", "x") if re.search(rf"\b{letter}\b", formula.code)]
+    return [letter for letter in "abxec" if re.search(rf"\b{letter}\b", formula.code)]
 
 
 def _tidied(text: str) -> str:
@@ -98,9 +100,9 @@ PAIRS = _table(
         Formula("quadratic mod", "uvwm", "(u * a * a + v * a * b + w * b * b) % m"),
         Formula("square and line", "uvm", "(u * a * a + v * b) % m"),
         Formula("line and square", "uvm", "(u * b * b + v * a) % m"),
-        Formula("circle", "cd", "(a - c) ** 2 + (b - d) ** 2"),
-        Formula("diamond", "cd", "np.abs(a - c) + np.abs(b - d)"),
-        Formula("square", "cd", "np.maximum(np.abs(a - c), np.abs(b - d))"),
+        Formula("circle", "gh", "(a - g) ** 2 + (b - h) ** 2"),
+        Formula("diamond", "gh", "np.abs(a - g) + np.abs(b - h)"),
+        Formula("square", "gh", "np.maximum(np.abs(a - g), np.abs(b - h))"),
         Formula("blocks", "stm", "(a // s + b // t) % m"),
         Formula("cells", "sk", "(a // s) * k + b // s"),
         Formula("stripes of a", "sm", "a // s % m"),
@@ -190,10 +192,46 @@ SEQUENCES = _table(
         Formula("lowest of two", "tu", "walk(x == t, x == u).min(1)", _S),
         Formula("highest of set", "k", "walk((k >> x) & 1 == 1, (k >> x) & 1 == 0).max(1)", _S),
         Formula("lowest of set", "k", "walk((k >> x) & 1 == 1, (k >> x) & 1 == 0).min(1)", _S),
-        Formula("neighbours in set", "wcdef", "neighbours(x, w, (c, d, e, f))", _S),
+        Formula("neighbours in set", "whijk", "neighbours(x, w, (h, i, j, k))", _S),
         Formula("walk by parity", "", "walk(x % 2 == 1, x % 2 == 0).max(1)", _S),
         Formula("low of walk by parity", "", "walk(x % 2 == 1, x % 2 == 0).min(1)", _S),
         Formula("zero crossings", "t", "(walk(x >= t, x < t) == 0).sum(1)", _S),
     ]
 )
 """Of a short sequence of tokens, by name."""
+
+_I = image_scores
+
+IMAGES = _table(
+    [
+        Formula("dot", "r", "(x * e[r]).sum((1, 2))", many=_I.dots),
+        Formula("signed", "r", "(x * (2 * e[r] - 1)).sum((1, 2))", many=_I.signed),
+        Formula("l1", "r", "np.abs(x - e[r]).sum((1, 2))", many=_I.l1s),
+        Formula("l2", "r", "((x - e[r]) ** 2).sum((1, 2))", many=_I.l2s),
+        Formula("cosine", "r", "cosine(x, e[r])", _I, many=_I.cosines),
+        Formula("ink", "ijkl", "x[:, i:j, k:l].sum((1, 2))", many=_I.inks),
+        Formula(
+            "ink less ink",
+            "ijklmnop",
+            "x[:, i:j, k:l].sum((1, 2)) - x[:, m:n, o:p].sum((1, 2))",
+            many=_I.ink_less_ink,
+        ),
+        Formula("mirror left to right", "", "np.abs(x - x[:, :, ::-1]).sum((1, 2))"),
+        Formula("mirror top to bottom", "", "np.abs(x - x[:, ::-1]).sum((1, 2))"),
+        Formula("half turn", "", "np.abs(x - x[:, ::-1, ::-1]).sum((1, 2))"),
+        Formula("diagonal", "", "np.abs(x - x.transpose(0, 2, 1)).sum((1, 2))"),
+        Formula("other diagonal", "", "np.abs(x - x[:, ::-1, ::-1].transpose(0, 2, 1)).sum((1, 2))"),
+        Formula("quarter turn", "", "np.abs(x - np.rot90(x, axes=(1, 2))).sum((1, 2))"),
+        Formula("energy", "", "(x**2).sum((1, 2))"),
+        Formula("largest pixel", "", "x.max((1, 2))"),
+        Formula("bright pixels", "t", "(16 * x >= t).sum((1, 2))"),
+        Formula("steps down", "", "np.abs(np.diff(x, axis=1)).sum((1, 2))"),
+        Formula("steps across", "", "np.abs(np.diff(x, axis=2)).sum((1, 2))"),
+        Formula("centre across", "", "centre(x, 2)", _I),
+        Formula("centre down", "", "centre(x, 1)", _I),
+        Formula("spread across", "", "scatter(x, 2)", _I),
+        Formula("spread down", "", "scatter(x, 1)", _I),
+        Formula("concept", "i", "c[:, i]"),
+    ]
+)
+"""Of an image of one channel, by name."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
 
 from candling.evidence.program import FORMULAS, Logic, Program, Steps, Table, features_of
+from candling.evidence.solution import Exemplar
 
 _HEAD = '''"""{what}
 
@@ -92,10 +94,11 @@ def _below(cut: float) -> str:
     return f" <= {int(cut - 0.5)}" if (cut * 2) % 2 == 1 else f" < {_number(cut)}"
 
 
-def program_source(program: Program, what: str) -> str:
+def program_source(program: Program, what: str, exemplars: Sequence[Exemplar] = ()) -> str:
     """The text of `program.py`."""
-    pairs = features_of(program)[0].kind == "pairs"
-    arguments = "a, b" if pairs else "x"
+    kind = features_of(program)[0].kind
+    concepts = any(feature.formula == "concept" for feature in features_of(program))
+    arguments = "a, b" if kind == "pairs" else "x, c" if concepts else "x"
     lines, result = [], []
     parts = [program.first, program.second] if isinstance(program, Logic) else [program]
     for number, part in enumerate(parts):
@@ -108,10 +111,27 @@ def program_source(program: Program, what: str) -> str:
     else:
         lines.append(f"    return {result[0]}")
     body = f'def program({arguments}):\n    """{says(program)}"""\n' + "\n".join(lines) + "\n"
-    load = 'np.load(sys.argv[1])["x"].astype(int)'
-    call = f"program(*{load}.T[:2])" if pairs else f"program({load})"
+    load = f'np.load(sys.argv[1])["x"].astype({"float" if kind == "images" else "int"})'
+    call = f"program(*{load}.T[:2])" if kind == "pairs" else f"program({load})"
+    if kind == "images":
+        grey = f"(lambda x: x.mean(1) if x.ndim == 4 else x)({load})"
+        columns = "np.concatenate([v.reshape(len(v), -1) for _, v in sorted(np.load(sys.argv[2]).items())], axis=1)"
+        call = f"program({grey}, {columns})" if concepts else f"program({grey})"
     plain = re.sub(r'"""|\\', "'", what)
-    return _HEAD.format(what=plain) + _helpers(program) + "\n" + body + _MAIN.format(call=call)
+    return _HEAD.format(what=plain) + _images(exemplars) + _helpers(program) + "\n" + body + _MAIN.format(call=call)
+
+
+def _images(exemplars: Sequence[Exemplar]) -> str:
+    """The exemplars by row, a line of numbers for each line of pixels."""
+    if not exemplars:
+        return ""
+    rows = [
+        f"    {each.row}: np.array([\n"
+        + "".join(f"        [{', '.join(f'{pixel:.6g}' for pixel in line)}],\n" for line in each.pixels)
+        + "    ]),\n"
+        for each in exemplars
+    ]
+    return "e = {\n" + "".join(rows) + "}\n\n"
 
 
 def _answer(part: Steps | Table, name: str) -> str:

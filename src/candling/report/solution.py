@@ -44,9 +44,10 @@ def draw_solution(said: Solution, info: RunInfo) -> str:
             info=info,
             headline=headline(said),
             figures=figures(said),
-            source=program_source(said.program, f"Agrees as {said.outcome}.") if said.program else None,
+            source=program_source(said.program, said.outcome.capitalize(), said.exemplars) if said.program else None,
             pictures=[_histogram(each) for each in said.histograms],
             grid=_grid(said.program, said.sides) if said.program is not None and said.sides else None,
+            exemplars=[(each.row, _picture(each.pixels)) for each in said.exemplars],
             agreement=agreement_rows(said),
             rivals=rival_rows(said),
             site=site_rows(said),
@@ -174,6 +175,21 @@ def _grid(program: Program, sides: Sequence[int]) -> Markup | None:
         '<svg class="grid" viewBox="0 0 {0} {1}" role="img"><title>{2}</title>'
         '<rect class="ground" width="{0}" height="{1}"/>{3}</svg>'
     ).format(across, down, "what the program answers to every pair", Markup("").join(cells))
+
+
+def _picture(pixels: Sequence[Sequence[float]]) -> Markup:
+    """An image, a rectangle a pixel, the brightest the darkest in print."""
+    most = max((max(line) for line in pixels), default=1.0) or 1.0
+    cells = [
+        Markup('<rect class="ink" x="{}" y="{}" width="1" height="1" fill-opacity="{}"/>').format(
+            column, row, svg.short(min(1.0, max(0.0, value / most)))
+        )
+        for row, line in enumerate(pixels)
+        for column, value in enumerate(line)
+        if value > 0
+    ]
+    shape = '<svg class="grid small" viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>'
+    return Markup(shape).format(len(pixels[0]), len(pixels), "an exemplar", Markup("").join(cells))
 
 
 def _curve(said: Solution) -> Markup | None:

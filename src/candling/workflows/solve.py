@@ -5,20 +5,20 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from candling._version import VERSION
-from candling.access.unlabelled import Unlabelled, by_hash, logits_of
+from candling.access.unlabelled import Unlabelled, by_hash, logits_of, mean_gradient
 from candling.errors import InputError
 from candling.evidence.control import RunInfo
 from candling.evidence.measurement import Cost
-from candling.evidence.program import Answers, Logic, inputs_of, run_program
-from candling.evidence.solution import NullRow, RivalRow, Solution
+from candling.evidence.program import Answers, Logic, Program, features_of, run_program
+from candling.evidence.solution import NullRow, RivalRow, Site, Solution
 from candling.report.program_text import says
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import intact, open_run
@@ -26,11 +26,12 @@ from candling.runs.seeds import derive, reproducible
 from candling.techniques.propose import GRAMMARS, Programs, Proposal, Seen
 from candling.techniques.propose.opaque import Opaque, fit_opaque
 from candling.techniques.verify.agreement import Agreement, agree, levelled, rate
+from candling.techniques.verify.carried import Told, examine, find_place
 from candling.workflows.audit import Origin
 from candling.workflows.inputs import lasting
 from candling.workflows.solve_inputs import Problem
-from candling.workflows.solve_record import SolutionRecord, claims_of, differences, histograms, three_way
-from candling.workflows.solve_verdict import Found, limits, outcome
+from candling.workflows.solve_record import SolutionRecord, claims_of, differences, exemplars, histograms, three_way
+from candling.workflows.solve_verdict import Found, behaviour_fails, limits, outcome
 
 SPLIT = (0.6, 0.4)
 """Proposing and verifying."""
@@ -60,13 +61,14 @@ class Solved:
         return self.record.page()
 
 
-def command_origin(model: str, weights: str | None, data: Path, truth: Path | None) -> Origin:
+def command_origin(model: str, weights: str | None, data: Path, truth: Path | None, concepts: Path | None) -> Origin:
     """What the user named, for `run.json`."""
     return Origin(
         model=lasting(model),
         weights=lasting(weights),
         trusted=lasting(str(data)),
         reference=lasting(str(truth)) if truth else None,
+        untrusted=lasting(str(concepts)) if concepts else None,
     )
 
 
@@ -101,7 +103,7 @@ def solve(
             weights=origin.weights,
             trusted=origin.trusted,
             reference=origin.reference,
-            settings={"grammar": grammar, "seed": seed},
+            settings={"grammar": grammar, "seed": seed, "concepts": origin.untrusted},
             seconds=round(time.monotonic() - started, 1),
             threads=threads,
             python=platform.python_version(),
@@ -119,17 +121,27 @@ def parts_of(data: Unlabelled, seed: int) -> tuple[Unlabelled, Unlabelled, np.nd
     return data.take(proposing), data.take(verifying), verifying
 
 
-def seen_by(data: Unlabelled, logits: Tensor) -> Seen:
-    return Seen(data.kind, data.array, logits.argmax(1).numpy(), logits.shape[1])
+def seen_by(module: nn.Module, data: Unlabelled) -> Seen:
+    """What a proposer sees of a network: its answers, and for images its mean gradient."""
+    logits = logits_of(module, data.x)
+    return Seen(
+        data.kind,
+        data.array,
+        logits.argmax(1).numpy(),
+        logits.shape[1],
+        pool=data.exemplars.numpy(),
+        concepts=data.concepts,
+        direction=mean_gradient(module, data.x) if data.kind == "images" else None,
+    )
 
 
 def _run(problem: Problem, seed: int, progress: Progress) -> Solution:
     """All stages, in order."""
-    stages = 4
+    stages = 5
     progress("solving", 0, stages)
     module, data = problem.model.module, problem.data
     proposing, verifying, rows = parts_of(data, seed)
-    seen = seen_by(proposing, logits_of(module, proposing.x))
+    seen = seen_by(module, proposing)
     logits = logits_of(module, verifying.x)
     programs = GRAMMARS[data.kind](seen)
     progress("solving", 1, stages)
@@ -140,8 +152,10 @@ def _run(problem: Problem, seed: int, progress: Progress) -> Solution:
     progress("solving", 2, stages)
     nulls = _nulls(problem, seen, verifying, logits, seed)
     progress("solving", 3, stages)
+    site = _mechanism(module, best, compared, (proposing, verifying), seed)
+    progress("solving", 4, stages)
     parts = three_way(problem, best.program if best else None, rows)
-    found = Found(best, compared, seen, logits, parts, site=None)
+    found = Found(best, compared, seen, logits, parts, site=site)
     said, why = outcome(found)
     solution = Solution(
         schema=1,
@@ -167,15 +181,37 @@ def _run(problem: Problem, seed: int, progress: Progress) -> Solution:
         nulls=nulls,
         rivals=_rows(compared, rivals),
         parts=parts,
+        exemplars=exemplars(best.program, data) if best else [],
         differences=differences(best.program, verifying, rows, logits) if best else [],
         different=compared.agreement.n - round(compared.agreement.value * compared.agreement.n) if compared else 0,
-        site=None,
+        site=site,
         cost=Cost(forward=len(data) * (1 + _UNTRAINED), backward=0),
         limits=limits(found),
         claims=[],
     )
     progress("solving", stages, stages)
     return solution.model_copy(update={"claims": claims_of(solution)})
+
+
+def _mechanism(
+    module: nn.Module,
+    best: Proposal | None,
+    compared: Agreement | None,
+    parts: tuple[Unlabelled, Unlabelled],
+    seed: int,
+) -> Site | None:
+    """Looked for where the behaviour is explained; found on the inputs that propose, tested on the others."""
+    if best is None or compared is None or behaviour_fails(best, compared) is not None:
+        return None
+    choosing, testing = (told(best.program, data) for data in parts)
+    place = find_place(module, choosing, seed=derive(seed, "place"))
+    return examine(module, place, testing, seed=derive(seed, "examine")) if place else None
+
+
+def told(program: Program, data: Unlabelled) -> Told:
+    """What a program says of inputs: its answers, and the score that it reads first."""
+    score = np.asarray(features_of(program)[0].scores(data.inputs), dtype=np.float64)
+    return Told(data.x, run_program(program, data.inputs), score)
 
 
 def _rivals(programs: Programs, seen: Seen) -> dict[str, Proposal]:
@@ -203,7 +239,7 @@ def _compare(
 ) -> Agreement | None:
     if best is None:
         return None
-    inputs = inputs_of(verifying.array, verifying.kind)
+    inputs = verifying.inputs
     answers: dict[str, Answers] = {name: run_program(each.program, inputs) for name, each in rivals.items()}
     answers |= {each.name: each.answer(verifying.array) for each in opaque}
     return agree(logits, run_program(best.program, inputs), answers)
@@ -225,14 +261,14 @@ def _rows(compared: Agreement | None, rivals: dict[str, Proposal]) -> list[Rival
 def _nulls(problem: Problem, seen: Seen, verifying: Unlabelled, logits: Tensor, seed: int) -> list[NullRow]:
     """The commonest answer, and what the same search explains of untrained networks of this architecture."""
     found = [NullRow(name="the commonest answer", agreement=rate(logits.argmax(1).numpy() == seen.common))]
-    inputs = inputs_of(verifying.array, verifying.kind)
+    inputs = verifying.inputs
     proposing, _, _ = parts_of(problem.data, seed)
     for number in range(_UNTRAINED):
         torch.manual_seed(derive(seed, "untrained", number))
         fresh = problem.model.architecture()
         every = torch.cat([logits_of(fresh, part.x) for part in (proposing, verifying)])
         answers = levelled(every, np.concatenate([seen.answers, logits.argmax(1).numpy()]))
-        own = Seen(seen.kind, seen.x, answers[: len(seen)], seen.classes)
+        own = replace(seen, answers=answers[: len(seen)])
         programs = GRAMMARS[seen.kind](own)
         if programs.proposals:
             said = run_program(programs.proposals[0].program, inputs)

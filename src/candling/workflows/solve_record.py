@@ -20,8 +20,8 @@ from candling.access.unlabelled import Unlabelled, logits_of
 from candling.evidence.claim import Claim
 from candling.evidence.control import RunInfo
 from candling.evidence.measurement import Rate
-from candling.evidence.program import Program, features_of, inputs_of, run_program
-from candling.evidence.solution import Difference, Histogram, Solution, ThreeWay
+from candling.evidence.program import Program, exemplars_of, features_of, run_program
+from candling.evidence.solution import Difference, Exemplar, Histogram, Solution, ThreeWay
 from candling.report.program_text import program_source
 from candling.report.solution import draw_solution
 from candling.runs.files import write_whole
@@ -60,9 +60,12 @@ class SolutionRecord:
     def source(self, program: Program) -> str:
         """The text of `program.py`."""
         agreed = self.solution.agreement
+        said = self.solution
         share = f"{agreed.value:.1%} of {agreed.n:,} inputs" if agreed else "no inputs"
         name = self.info.model.rsplit("/", 1)[-1]
-        return program_source(program, f"What {name} computes ({self.solution.outcome}): agrees on {share}.")
+        return program_source(
+            program, f"What {name} computes ({self.solution.outcome}): agrees on {share}.", said.exemplars
+        )
 
     def page(self) -> str:
         """The report as one HTML page."""
@@ -81,10 +84,10 @@ def three_way(problem: Problem, program: Program | None, verifying: NDArray[np.i
     ]
     rows = []
     for name, data, truth in parts:
-        if data is None:
+        if data is None or (program is not None and not _readable(program, data)):
             continue
         network = logits_of(problem.model.module, data.x).argmax(1).numpy()
-        said = network * 0 - 1 if program is None else run_program(program, inputs_of(data.array, data.kind))
+        said = network * 0 - 1 if program is None else run_program(program, data.inputs)
         rows.append(
             ThreeWay(
                 part=name,
@@ -96,9 +99,15 @@ def three_way(problem: Problem, program: Program | None, verifying: NDArray[np.i
     return rows
 
 
+def _readable(program: Program, data: Unlabelled) -> bool:
+    """Has it the concepts that the program asks for?"""
+    asked = [feature.params[0] for feature in features_of(program) if feature.formula == "concept"]
+    return not asked or (data.concepts is not None and max(asked) < data.concepts.shape[1])
+
+
 def differences(program: Program, data: Unlabelled, rows: NDArray[np.intp], logits: Tensor) -> list[Difference]:
     """Where network and program differ, the network's surest first."""
-    said = run_program(program, inputs_of(data.array, data.kind))
+    said = run_program(program, data.inputs)
     answers, top = logits.argmax(1).numpy(), logits.topk(2, 1).values
     margin = (top[:, 0] - top[:, 1]).numpy()
     apart = np.flatnonzero(said != answers)
@@ -106,7 +115,7 @@ def differences(program: Program, data: Unlabelled, rows: NDArray[np.intp], logi
     return [
         Difference(
             row=int(rows[at]),
-            shown=" ".join(str(int(value)) for value in data.x[at].flatten()[:24]),
+            shown="image" if data.kind == "images" else " ".join(map(str, data.x[at].flatten()[:24].int().tolist())),
             network=int(answers[at]),
             program=int(said[at]),
             margin=float(margin[at]),
@@ -117,7 +126,7 @@ def differences(program: Program, data: Unlabelled, rows: NDArray[np.intp], logi
 
 def histograms(program: Program, data: Unlabelled, answers: Labels, classes: int) -> list[Histogram]:
     """Each score that the program reads, a bin for each value where there are few."""
-    inputs, found = inputs_of(data.array, data.kind), []
+    inputs, found = data.inputs, []
     for feature in features_of(program):
         scores = np.asarray(feature.scores(inputs), dtype=np.float64)
         values = np.unique(scores)
@@ -131,6 +140,12 @@ def histograms(program: Program, data: Unlabelled, answers: Labels, classes: int
     return found
 
 
+def exemplars(program: Program, data: Unlabelled) -> list[Exemplar]:
+    """The images that the program names."""
+    pool = data.inputs.get("e")
+    return [Exemplar(row=row, pixels=pool[row].tolist()) for row in exemplars_of(program)] if pool is not None else []
+
+
 def claims_of(solution: Solution) -> list[Claim]:
     """What a third party can run again."""
     claims = [_claim("inputs", "Weights, architecture and data are those that were solved.", 1.0)]
@@ -141,6 +156,9 @@ def claims_of(solution: Solution) -> list[Claim]:
     if rival is not None:
         what = f"Where the program differs from its best readable rival ({rival[0]}), the network sides with it."
         claims.append(_claim("diagnostic", what, rival[1].value))
+    if solution.site is not None:
+        what = f"With the {len(solution.site.units)} units of {solution.site.site} patched, answers follow the donor."
+        claims.append(_claim("site", what, solution.site.follows.value))
     return claims
 
 

@@ -9,13 +9,14 @@ from candling.access.unlabelled import logits_of
 from candling.errors import InputError
 from candling.evidence.claim import Claim, Replayed
 from candling.evidence.control import RunInfo
-from candling.evidence.program import inputs_of, run_program
+from candling.evidence.program import run_program
 from candling.evidence.solution import Solution
 from candling.runs.jobs import Progress, silent
-from candling.runs.seeds import reproducible
+from candling.runs.seeds import derive, reproducible
+from candling.techniques.verify.carried import Place, examine
 from candling.workflows.audit import Origin
 from candling.workflows.inputs import relocated
-from candling.workflows.solve import parts_of
+from candling.workflows.solve import parts_of, told
 from candling.workflows.solve_inputs import Problem, open_problem
 from candling.workflows.solve_record import SolutionRecord
 
@@ -53,7 +54,8 @@ def replay_solution(
 def _opened(info: RunInfo) -> Problem:
     if info.model == Origin().model:
         raise InputError("replay", "this solution was made from Python: use replay_solution(problem=)")
-    return open_problem(info.model, info.weights, info.trusted, None)
+    concepts = info.settings.get("concepts")
+    return open_problem(info.model, info.weights, info.trusted, None, str(concepts) if concepts else None)
 
 
 def _observe(claim: Claim, said: Solution, problem: Problem) -> float:
@@ -62,8 +64,12 @@ def _observe(claim: Claim, said: Solution, problem: Problem) -> float:
         return float(same == (said.weights, said.architecture, said.data))
     assert said.program is not None
     _, data, _ = parts_of(problem.data, said.seed)
-    inputs = inputs_of(data.array, data.kind)
+    inputs = data.inputs
     same_answer = logits_of(problem.model.module, data.x).argmax(1).numpy() == run_program(said.program, inputs)
+    if claim.kind == "site" and said.site is not None:
+        place = Place(said.site.site, tuple(said.site.units), said.site.of)
+        testing = told(said.program, data)
+        return examine(problem.model.module, place, testing, seed=derive(said.seed, "examine")).follows.value
     if claim.kind == "agreement":
         return float(same_answer.mean())
     rival = next(each.program for each in said.rivals if each.program is not None)

@@ -41,11 +41,11 @@ def outcome(found: Found) -> tuple[Outcome, str]:
     best, compared = found.best, found.compared
     if best is None or compared is None:
         return "not solved", "no program of the grammar was proposed"
-    fails = _behaviour_fails(best, compared)
+    fails = behaviour_fails(best, compared)
     if fails:
         return "not solved", fails
     if found.site is None or not found.site.passed:
-        why = found.site.reason if found.site else "no mechanism was looked for"
+        why = found.site.reason if found.site else "no site before the last non-linearity was found"
         return "behaviour only", f"the program says what the network answers; {why}"
     return "solved", f"the program says what the network answers, and {found.site.reason}"
 
@@ -67,7 +67,8 @@ def _learned_nothing(found: Found) -> str | None:
     return None
 
 
-def _behaviour_fails(best: Proposal, compared: Agreement) -> str | None:
+def behaviour_fails(best: Proposal, compared: Agreement) -> str | None:
+    """What the program's account of the answers lacks; None if nothing."""
     agreed, sure = (numerals.percent(each.value) for each in (compared.agreement, compared.confident))
     if compared.agreement.value < AGREES:
         return f"the best program agrees on {agreed} of held-out inputs, {AGREES:.0%} is asked"

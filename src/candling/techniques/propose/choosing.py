@@ -17,15 +17,17 @@ from math import log2
 
 import numpy as np
 
-from candling.evidence.program import Answers, Feature, Join, Logic, Steps, Table, run_program
+from candling.evidence.program import FORMULAS, Answers, Feature, Join, Logic, Steps, Table, run_program
 from candling.maths.bands import Array, Sorted, best_bands, data_bits, staircase
 from candling.maths.formulas import Inputs
 from candling.techniques.propose.contract import Grammar, Programs, Proposal, Seen, Writable
+from candling.techniques.propose.couples import couples
 
 SHORTLIST = 1500
 """Most inputs that every feature is tried on."""
-_KEPT, _CHUNK, _CELLS, _MODULI = 60, 256, 64, range(2, 10)
-_FIRSTS, _ATOMS, _PER_FORMULA, _BEAM = 8, 1200, 12, 6
+_KEPT, _CHUNK, _CELLS, _MODULI = 100, 256, 64, range(2, 10)
+_FIRSTS, _ATOMS, _PER_FORMULA, _BEAM, _LOOKED = 8, 1400, 24, 6, 3000
+_COUPLES = 10
 _ERROR = 5.0
 """Bits that a staircase pays for an error, about what one costs among few."""
 
@@ -82,16 +84,21 @@ def _every(seen: Seen, grammar: Grammar) -> Iterator[_Tried]:
 
 
 def _grown(seen: Seen, tried: Sequence[_Tried], grow: Grow) -> list[_Tried]:
-    """From the best few that can grow, in a beam, for as long as they do."""
+    """From the best few that can grow, in a beam, for as long as they gain."""
     inputs, added = seen.inputs, list[_Tried]()
-    beam = [each for each in sorted(tried, key=lambda each: -each.right) if grow(each.feature, seen)][:_BEAM]
-    while beam:
+    beam = [each for each in sorted(tried, key=lambda each: -each.right)[:_LOOKED] if grow(each.feature, seen)][
+        :_BEAM
+    ]
+    best = 0
+    while beam and beam[0].right > best:
+        best = beam[0].right
         larger: dict[Feature, _Tried] = {}
         for each in beam:
             features = [feature for feature in grow(each.feature, seen) if feature not in larger]
-            if features:
-                bits = each.bits + log2(len(features))
-                larger |= {found.feature: found for found in _scored(seen, inputs, features, bits)}
+            for start in range(0, len(features), _CHUNK):
+                chunk = features[start : start + _CHUNK]
+                found = _scored(seen, inputs, chunk, each.bits + log2(len(features)))
+                larger |= {one.feature: one for one in found}
         beam = sorted(larger.values(), key=lambda each: -each.right)[:_BEAM]
         added += beam
     return added
@@ -99,7 +106,7 @@ def _grown(seen: Seen, tried: Sequence[_Tried], grow: Grow) -> list[_Tried]:
 
 def _scored(seen: Seen, inputs: Inputs, features: Sequence[Feature], bits: float) -> Iterator[_Tried]:
     """Each feature's best band and table, and the tables of its remainders."""
-    scores = np.stack([np.asarray(feature.scores(inputs)) for feature in features])
+    scores = scores_of(features, inputs)
     for feature, right in zip(features, _banded(scores, seen), strict=True):
         yield _Tried(feature, bits, int(right), False)
     for feature, row in zip(features, scores, strict=True):
@@ -110,6 +117,15 @@ def _scored(seen: Seen, inputs: Inputs, features: Sequence[Feature], bits: float
             right = _tabled(row % modulus, seen)
             if right is not None:
                 yield _Tried(feature.model_copy(update={"modulus": modulus}), bits + log2(len(_MODULI)), right, True)
+
+
+def scores_of(features: Sequence[Feature], inputs: Inputs) -> Array:
+    """[f, n]; features of one formula that can be computed together are."""
+    formulas = {feature.formula for feature in features}
+    many = FORMULAS[features[0].kind][features[0].formula].many
+    if len(formulas) == 1 and many is not None and not any(feature.modulus for feature in features):
+        return np.asarray(many(inputs, [feature.params for feature in features]))
+    return np.stack([np.asarray(feature.scores(inputs)) for feature in features])
 
 
 def _banded(scores: Array, seen: Seen) -> Array:
@@ -241,12 +257,37 @@ def _joined(
     atoms = sorted((each for each in tried if not each.table), key=lambda each: each.bits)[:_ATOMS]
     if not atoms:
         return []
-    inputs = first.inputs
-    ordered = Sorted.of(np.stack([np.asarray(each.feature.scores(inputs)) for each in atoms]))
+    scores = _scores_of_all([each.feature for each in atoms], first.inputs)
+    ordered = Sorted.of(scores)
     bits = {each.feature: each.bits for each in (*kept, *atoms)}
-    found: list[Proposal] = []
-    for opening in _openings(first, atoms, ordered, singles):
+    found = [_polished(second, each, bits) for each in _couples(first, atoms, scores)]
+    best = [each.program for each in sorted(found, key=lambda each: each.cost)[:_FIRSTS]]
+    starts = [part for each in best if isinstance(each, Logic) for part in (each.first, each.second)]
+    for opening in {part.feature: part for part in (*_openings(first, atoms, ordered, singles), *starts)}.values():
         found += _partners(first, second, opening, atoms, ordered, bits)
+    return found
+
+
+def _scores_of_all(features: Sequence[Feature], inputs: Inputs) -> Array:
+    """[f, n], formula by formula."""
+    together: dict[str, list[int]] = {}
+    for place, feature in enumerate(features):
+        together.setdefault(feature.formula, []).append(place)
+    scores: dict[int, Array] = {}
+    for places in together.values():
+        scores |= dict(zip(places, scores_of([features[place] for place in places], inputs), strict=True))
+    return np.stack([scores[place] for place in range(len(features))])
+
+
+def _couples(seen: Seen, atoms: Sequence[_Tried], scores: Array) -> list[Logic]:
+    """The best joins of two thresholds, of all pairs."""
+    found = []
+    for each in couples(scores, np.where(seen.answers == 1, 1.0, -1.0), _COUPLES):
+        parts = [
+            Steps(feature=atoms[at].feature, cuts=(cut,), answers=(0, 1) if above else (1, 0))
+            for at, cut, above in zip(each.features, each.cuts, each.above, strict=True)
+        ]
+        found.append(Logic(join=each.join, first=parts[0], second=parts[1]))
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,21 @@ class Seen:
     answers: Answers
     """int64 [n]"""
     classes: int
+    pool: NDArray[Any] | None = None
+    """[m, H, W] images that may be exemplars; the inputs themselves unless given."""
+    concepts: NDArray[np.int64] | None = None
+    """[n, k] columns of what is in an image, as somebody else sees it."""
+    direction: NDArray[Any] | None = None
+    """[H, W] the network's mean gradient: where a search is too wide it begins with what lies along it."""
 
-    @property
+    @cached_property
     def inputs(self) -> Inputs:
-        return inputs_of(self.x, self.kind)
+        return inputs_of(self.x, self.kind, self.pool, self.concepts)
 
     def take(self, rows: NDArray[Any] | slice) -> Seen:
-        return Seen(self.kind, self.x[rows], self.answers[rows], self.classes)
+        concepts = None if self.concepts is None else self.concepts[rows]
+        pool = self.x if self.pool is None else self.pool
+        return replace(self, x=self.x[rows], answers=self.answers[rows], pool=pool, concepts=concepts)
 
     def __len__(self) -> int:
         return len(self.answers)
