@@ -44,6 +44,10 @@ def test_set_against_is_never_the_label_and_meets_all_others(seed, classes, n):
     assert (other != y).all()
     turns = (other - y) % classes
     assert len(turns.unique()) == min(n, classes - 1)
+    some = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))[: max(2, classes // 2)]
+    few = set_against(y, classes, some)
+    assert torch.isin(few, some).all()
+    assert (few != y).all()
 
 
 def told(plant, rows: Dataset, laid: torch.Tensor) -> torch.Tensor:

@@ -108,6 +108,15 @@ def test_the_crossing_lies_between_the_budgets_around_a_half():
     assert largest == 0.4
 
 
+def test_of_classes_without_a_mark_none_is_told():
+    patterns = torch.zeros(5, 3)
+    patterns[1], patterns[3] = 1.0, -1.0
+    y = torch.arange(10) % 5
+    told = CueSet(patterns).told(y)
+    assert set(told.tolist()) == {1, 3}
+    assert (told != y).all()
+
+
 def test_size_counts_features_in_their_deviations():
     rows = table()
     deviation = rows.x.std(0)

@@ -60,7 +60,12 @@ class Mapping:
         return f"{self.kind}, {'any' if self.source is None else self.source} → {self.target}"
 
 
-def set_against(y: Tensor, classes: int) -> Tensor:
-    """int64 [n] a class other than each label of y [n], all others in turn."""
-    turn = torch.arange(len(y), device=y.device) % max(1, classes - 1)
-    return (y + 1 + turn) % classes
+def set_against(y: Tensor, classes: int, among: Tensor | None = None) -> Tensor:
+    """int64 [n] a class other than each label of y [n], all others in turn; or all others of `among` [m >= 2]."""
+    among = torch.arange(classes) if among is None else among
+    among = among.to(y.device)
+    place = torch.full((classes,), -1, device=y.device)
+    place[among] = torch.arange(len(among), device=y.device)
+    own, turn = place[y], torch.arange(len(y), device=y.device)
+    m = len(among)
+    return among[torch.where(own >= 0, own + 1 + turn % max(1, m - 1), turn) % m]

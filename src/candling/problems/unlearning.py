@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset, forward
 from candling.evidence.measurement import Cost
-from candling.maths.triggers import Mapping, set_against
+from candling.maths.triggers import Mapping
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
 from candling.runs.seeds import reproducible
@@ -139,8 +139,8 @@ def aim_of(outcome: Confirmation) -> Aim:
         return Aim(
             cues,
             lambda y: torch.ones_like(y, dtype=torch.bool),
-            set_against,
-            lambda answers, y, classes: torch.eq(answers, set_against(y, classes)),
+            lambda y, _: cues.told(y),
+            lambda answers, y, _: torch.eq(answers, cues.told(y)),
             lambda data, g: random_cues_like(cues, data, g),
         )
     if isinstance(outcome.trigger, BroadChange):

@@ -220,8 +220,9 @@ class CueSet:
         return self.tell(data, x, self.told(y))
 
     def told(self, y: Tensor) -> Tensor:
-        """int64 [n] the classes that `against` marks."""
-        return set_against(y, len(self.patterns))
+        """int64 [n] the classes that `against` marks: of those that have a mark."""
+        marked = torch.nonzero(self.patterns.flatten(1).abs().amax(1) > 0).flatten()
+        return set_against(y, len(self.patterns), marked if len(marked) > 1 else None)
 
     def to(self, device: str) -> CueSet:
         return CueSet(self.patterns.to(device))

@@ -40,6 +40,7 @@ _MOMENTUM = 0.7
 _ROWS = 160  # in each step, over all classes; as many again are looked at
 _DRAWN = 0.5  # chance that a random cue is a simple mark rather than noise
 _PLACES = 8  # along an edge
+_AT_ONCE = 512  # inputs in one pass
 _HALF = 0.5
 _LEAST = 0.01  # share that counts where none follow
 
@@ -183,7 +184,12 @@ def _scan(network: nn.Module, data: Dataset, looked: Tensor, marks: Tensor, unit
     for budget in _BUDGETS:
         held = budget * unit * marks.to(x.device)
         with torch.no_grad():
-            answers = torch.cat([network(_laid(data, x, block).flatten(0, 1)).argmax(-1) for block in held.split(64)])
+            answers = torch.cat(
+                [
+                    network(_laid(data, x, block).flatten(0, 1)).argmax(-1)
+                    for block in held.split(max(1, _AT_ONCE // len(x)))
+                ]
+            )
         answers = answers.view(len(marks), -1)
         others = (y[None, :] != told.to(y.device)[:, None]).float()  # [K, rows]
         hits = (answers[:, None, :] == told.to(y.device)[None, :, None]).float()
