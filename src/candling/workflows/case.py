@@ -192,11 +192,22 @@ def _check_related(model: LanguageModel, reference: LanguageModel) -> None:
         raise InputError("reference", "subject and reference have the same weights: there is nothing to compare")
 
 
+_ELSEWHERE = {
+    "tampering": "a network that names one class says nothing of sensors; for one that foretells several, see "
+    "`flag_tampering` in docs/tampering.md",
+}
+"""Classes that an audit does not take, and why."""
+
+
 def named(kind: Kind, problems: Sequence[str]) -> list[Problem]:
     """The classes of these names. Raises InputError for one that the kind does not have, or that comes twice."""
     for name in problems:
         if name not in kind.problems:
             choice = ", ".join(kind.problems)
+            if name in _ELSEWHERE:
+                raise InputError(
+                    "problem", f"{name!r} cannot be audited: {_ELSEWHERE[name]}; here there are {choice}"
+                )
             raise InputError("problem", f"no problem class {name!r} for a {kind.name}: choose from {choice}")
     if len(set(problems)) < len(problems):
         raise InputError("problem", f"a problem class is named twice in {','.join(problems)}: name each once")

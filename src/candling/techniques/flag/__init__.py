@@ -1,7 +1,8 @@
 """Which inputs are unusual? → Flags
 
 Language models: `flag_called_up`, and `Difference` of states. Any network: `flag_inputs` with one of the `DETECTORS`,
-of which `confidence`, the black-box baseline, sees outputs alone and `chance` nothing.
+of which `confidence`, the black-box baseline, sees outputs alone and `chance` nothing. Networks that foretell
+sensors: `flag_tampering`.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from candling.techniques.flag.chance import chance
 from candling.techniques.flag.confidence import confidence
 from candling.techniques.flag.contract import Fit, Flags, Scoring
 from candling.techniques.flag.difference import Difference
+from candling.techniques.flag.evidence import flag_tampering
 from candling.techniques.flag.inputs import flag_inputs, states_of
 from candling.techniques.flag.local_outlier import local_outlier
 from candling.techniques.flag.mahalanobis import mahalanobis
@@ -44,6 +46,7 @@ __all__ = [
     "confidence",
     "flag_called_up",
     "flag_inputs",
+    "flag_tampering",
     "local_outlier",
     "mahalanobis",
     "nearest_neighbours",
