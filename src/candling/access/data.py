@@ -215,7 +215,7 @@ def _numbers(values: Any, name: str, kinds: str, where: str) -> Array:
     except (ValueError, TypeError):
         raise bad_input("data", f"{where}{name} is ragged or holds something other than numbers") from None
     if array.dtype.kind not in kinds:
-        need = {"y": "integers from 0", "cells": "truth values"}.get(name, "numbers")
+        need = {"y": "integers from 0 (classes; no regression yet)", "cells": "truth values"}.get(name, "numbers")
         raise bad_input("data", f"{where}{name} is {array.dtype}; it must hold {need}")
     return array
 
