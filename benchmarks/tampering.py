@@ -118,7 +118,10 @@ def main() -> None:
     for name, default in (("networks", 20), ("seed", 5100)):
         options.add_argument(f"--{name}", type=int, default=default)
     chosen = options.parse_args()
-    marks = [sit(derive(chosen.seed, "sensors", i), i % 2 == 0) for i in range(chosen.networks)]
+    marks = []
+    for i in range(chosen.networks):
+        marks.append(sit(derive(chosen.seed, "sensors", i), i % 2 == 0))
+        print(i, "tampering" if i % 2 == 0 else "none", {k: round(v, 3) for k, v in marks[-1].by.items()}, flush=True)
     for tampering in (True, False):
         group = [m for m in marks if m.tampering == tampering]
         if not group:
