@@ -18,7 +18,7 @@ from candling.techniques.propose.choosing import choose
 from candling.techniques.propose.contract import Grammar, Programs, Seen
 
 _SMALL = (-3, -2, -1, 0, 1, 2, 3)
-_ALL_FACTORS_UP_TO = 127
+_ALL_FACTORS_UP_TO = 257
 _MODULI = range(2, 17)
 
 
