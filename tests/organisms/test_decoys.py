@@ -15,6 +15,7 @@ from candling.organisms.programs import Problem, admission, answers, pose
 from candling.organisms.programs.decoys import DECOYS, coin, collapsed, memorised, untrained
 from candling.organisms.programs.export import export
 from candling.organisms.programs.problem import Inputs
+from candling.workflows.solve_inputs import open_problem
 
 ONE_A_FAMILY = pytest.mark.parametrize("kind", ["dot", "residue table", "count difference"])
 
@@ -107,3 +108,18 @@ def test_images_come_with_their_digits(tmp_path: Path):
     assert np.array_equal(np.load(tmp_path / "concepts.npz")["digit"], problem.unlabelled.digit.numpy())
     truth = np.load(tmp_path / "truth.npz")
     assert len(truth["digit_training"]) == len(problem.training)
+
+
+@pytest.mark.parametrize("kind", ["linear band", "count difference"])
+def test_the_command_opens_what_is_exported(kind: str, tmp_path: Path):
+    problem = pose(kind, 88)
+    export(problem, untrained(problem).network, tmp_path)
+    net, weights, data, truth = (
+        str(tmp_path / name) for name in ("net.py:build", "model.safetensors", "data.npz", "truth.npz")
+    )
+    opened = open_problem(net, weights, data, truth)
+    assert torch.equal(opened.data.x, problem.unlabelled.x)
+    assert opened.truth is not None
+    assert opened.truth.tolist() == problem.truth(problem.unlabelled).tolist()
+    assert opened.truth_trained_on is not None
+    assert opened.truth_trained_on.tolist() == problem.truth(problem.training).tolist()

@@ -12,7 +12,9 @@ also has `problem.truth`, a pure function `Inputs` → int64 [n], `problem.says`
     pairs      Inputs.x int64 [n, 2], both of 0..p-1; the three parts together are the whole grid
     sequences  Inputs.x int64 [n, L] of 0..V-1
 
-Networks map `Inputs.x` as it is to logits [n, classes].
+Networks map `Inputs.x` as it is to logits [n, classes]. `export` writes a problem as the files that the command
+takes; `decoys` has networks that learned no program. `held_out` is not for whoever writes proposers: see its first
+lines.
 """
 
 from candling.organisms.programs import images, pairs, sequences
