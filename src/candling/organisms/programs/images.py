@@ -258,7 +258,7 @@ KINDS: dict[str, Kind] = {
     "l1": Kind(partial(near, score=l1, form="below"), LEVELS, _ADDED),
     "l2": Kind(partial(near, score=l2, form="below"), LEVELS, _ADDED),
     "l2 band": Kind(partial(near, score=l2, form="band"), LEVELS, _ADDED),
-    "cosine": Kind(partial(near, score=cosine, form="above"), FLAT, _LONG),
+    "cosine": Kind(partial(near, score=cosine, form="above"), FLAT, _LONG, clear=0.08),
     "region": Kind(partial(region, form="above"), FLAT, _USUAL),
     "region band": Kind(partial(region, form="band"), FLAT, _USUAL),
     "two regions": Kind(comparison, SEEING, _SEEN),
