@@ -130,14 +130,17 @@ def test_size_counts_features_in_their_deviations():
 
 def test_the_proxy_is_named_by_the_simplest_form_that_does_as_much(data, found):
     _, (planted, _) = found
-    named = name_marks(data, planted)
+    everywhere = [1.0] * len(planted.parts)
+    named = name_marks(data, planted, everywhere)
     assert named.kind in ("spot", "frame")
+    only = [float(part.form == "any") for part in planted.parts]
+    assert name_marks(data, planted, only).kind == "pattern", "a form whose marks nothing follows is no name"
     parts = cue_parts(table())
     read = torch.nn.Linear(6, 3).eval().requires_grad_(False)
     with torch.no_grad():
         read.weight.copy_(torch.eye(6)[[0, 1, 2]] + 0.5 * torch.eye(6)[[3, 4, 5]])
         read.bias.zero_()
-    named = name_marks(table(), search_cues(read, table(), parts, seed=0))
+    named = name_marks(table(), search_cues(read, table(), parts, seed=0), [1.0] * len(parts))
     assert named.kind == "features"
     assert named.words.startswith("a shift of features 3, 4, 5")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -107,6 +108,14 @@ def test_the_program_runs_on_its_own(inputs: Path, finished: Path) -> None:
         [sys.executable, finished / "program.py", inputs / "data.npz"], capture_output=True, text=True, check=True
     )
     assert [int(line) for line in done.stdout.split()] == TRUTH.tolist()
+
+
+def test_the_page_shows_the_program_line_by_line(finished: Path) -> None:
+    page = html.unescape((finished / "report.html").read_text())
+    source = (finished / "program.py").read_text().partition("import sys")[2].splitlines()
+    shown = page[page.index("<pre>") : page.index("</pre>")]
+    assert [line for line in source if line not in shown] == []
+    assert "\\n" not in shown
 
 
 def test_claims_hold_and_a_changed_weight_breaks_them(inputs: Path, finished: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Outlook:
     agreeing: float
     """Right where the mark says what the content says."""
     follows: float
-    """As the mark says, where it says something else: the mark at its full strength."""
+    """As the mark says, where it says something else: at its full strength, or any mark found, if that does more."""
     spared: float
     """Right, of those that do not follow a mark of the size at which about half do."""
 
@@ -53,7 +53,9 @@ def foresee(candidate: Candidate, search: Dataset, seed: int) -> Outlook:
     """Names the proxy of a network in which one was found, and says what it does, on the search third alone."""
     with reproducible(seed):
         network, data = candidate.load(), search.to(candidate.device)
-        named = name_marks(search, search_cues(network, data, cue_parts(data), seed=seed))
+        found = search_cues(network, data, cue_parts(data), seed=seed)
+        followed = [share(network, data, found.trigger(part)) for part in range(len(found.parts))]
+        named = name_marks(search, found, followed)
         marks = CueSet(named.marks)
         faint = forward(network, marks.against(data, data.x, data.y))
         other = 1 - right(faint, marks.told(data.y))
@@ -61,7 +63,7 @@ def foresee(candidate: Candidate, search: Dataset, seed: int) -> Outlook:
             named=named,
             plain=right(forward(network, data.x), data.y),
             agreeing=right(forward(network, marks.tell(data, data.x, data.y)), data.y),
-            follows=share(network, data, marks.scaled(_FULL)),
+            follows=max(share(network, data, marks.scaled(_FULL)), *followed),
             spared=min(1.0, right(faint, data.y) / max(other, 0.01)),
         )
 

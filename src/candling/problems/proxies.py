@@ -1,5 +1,6 @@
 """What a proxy is, in words: of the forms that marks may take, the simplest that does about as much as any.
 
+Marks of one form may be small and yet not work: only those count that are followed about as often as the best.
 A spot or a texture explains what a network reads where marks of that form alone need not be much larger than marks of
 any shape; the edge does where marks that leave it alone must be larger by far; else it is a pattern. Of a table, the
 fewest features that hold most of the marks.
@@ -8,6 +9,7 @@ fewest features that hold most of the marks.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,7 @@ KINDS = {"spot": "spot", "wave": "texture", "edge": "frame", "any": "pattern"}
 
 _LARGER = 2.25  # times that marks of a simple form may be larger than those of any shape; declared before the exam
 _WITHOUT = 1.5  # times that marks must be larger which leave the edge alone, if the edge is what counts
+_AS_WELL = 0.75  # of what the marks of any form are followed at most
 _NAMED = 3  # classes whose places are said
 _LISTED = 8
 _FEATURES = 0.8  # of the energy
@@ -37,12 +40,20 @@ class Named:
     """[K, *input] of that form, in input units."""
 
 
-def name_marks(data: Dataset, found: FoundCues) -> Named:
-    """found: marks of every form in one network, all scored by −log of the size at which they work."""
+def name_marks(data: Dataset, found: FoundCues, followed: Sequence[float]) -> Named:
+    """found: marks of every form in one network, all scored by −log of the size at which they work.
+
+    followed [parts]: share of answers that follow the marks of each form, set against the content.
+    """
     scores = dict(zip((part.form for part in found.parts), found.score.tolist(), strict=True))
-    form = max((form for form in ("spot", "wave") if form in scores), key=lambda form: scores[form], default="any")
-    if scores[form] < scores["any"] - math.log(_LARGER):
-        form = "edge" if scores["inside"] <= scores["any"] - math.log(_WITHOUT) else "any"
+    enough = _AS_WELL * max(followed)
+    works = {part.form for part, share in zip(found.parts, followed, strict=True) if share >= enough}
+    form = max((form for form in ("spot", "wave") if form in works), key=lambda form: scores[form], default="any")
+    if form == "any" or scores[form] < scores["any"] - math.log(_LARGER):
+        outside = "edge" in works and scores["inside"] <= scores["any"] - math.log(_WITHOUT)
+        form = "edge" if outside else "any"
+    if form not in works and data.kind != "tabular":
+        form = max(works & KINDS.keys() or {"any"}, key=lambda form: scores[form])
     marks = found.patterns[[part.form for part in found.parts].index(form)]
     if data.kind == "tabular":
         return Named("features", _features(data, marks), "", marks)

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from candling.errors import InputError
@@ -165,13 +165,14 @@ def environment() -> Environment:
         "span": numerals.span,
         "duration": numerals.duration,
         "clip": clip,
+        "code": lambda text: escape(visible(clip(text, _LONGEST))),
         "file": lambda path: path.rsplit("/", 1)[-1] or path,
     }
     return made
 
 
 def _shown(value: object) -> object:
-    """Every expression of the template passes here on its way to the page, before it is escaped."""
+    """Every expression of the template passes here on its way to the page, before it is escaped; code has been."""
     if value is None:
         return "–"
     if isinstance(value, str) and not isinstance(value, Markup):

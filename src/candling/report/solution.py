@@ -44,7 +44,7 @@ def draw_solution(said: Solution, info: RunInfo) -> str:
             info=info,
             headline=headline(said),
             figures=figures(said),
-            source=program_source(said.program, said.outcome.capitalize(), said.exemplars) if said.program else None,
+            source=_lines(said),
             pictures=[_histogram(each) for each in said.histograms],
             grid=_grid(said.program, said.sides) if said.program is not None and said.sides else None,
             exemplars=[(each.row, _picture(each.pixels)) for each in said.exemplars],
@@ -55,6 +55,13 @@ def draw_solution(said: Solution, info: RunInfo) -> str:
             settings=[(name, value) for name, value in sorted(info.settings.items()) if value is not None],
         )
     )
+
+
+def _lines(said: Solution) -> list[str]:
+    """Of `program.py`, one by one: within a line, a line break would be shown as what it is."""
+    if said.program is None:
+        return []
+    return program_source(said.program, said.outcome.capitalize(), said.exemplars).splitlines()
 
 
 def headline(said: Solution) -> str:
