@@ -193,8 +193,7 @@ def _check_related(model: LanguageModel, reference: LanguageModel) -> None:
 
 
 _ELSEWHERE = {
-    "tampering": "a network that names one class says nothing of sensors; for one that foretells several, see "
-    "`flag_tampering` in docs/tampering.md",
+    "tampering": "see `flag_tampering` in docs/tampering.md, for networks that foretell sensors",
 }
 """Classes that an audit does not take, and why."""
 
@@ -206,7 +205,7 @@ def named(kind: Kind, problems: Sequence[str]) -> list[Problem]:
             choice = ", ".join(kind.problems)
             if name in _ELSEWHERE:
                 raise InputError(
-                    "problem", f"{name!r} cannot be audited: {_ELSEWHERE[name]}; here there are {choice}"
+                    "problem", f"{name!r} is no class of an audit: {_ELSEWHERE[name]}; choose from {choice}"
                 )
             raise InputError("problem", f"no problem class {name!r} for a {kind.name}: choose from {choice}")
     if len(set(problems)) < len(problems):

@@ -1,9 +1,10 @@
 """Frozen kinds: programs that somebody may well ask about, outside the list that the solver's grammar was written to.
 
-The rule: written and committed before any proposer was, by somebody who does not write proposers. Whoever writes or
-changes a proposer does not read this file, its tests' tables or its problems' descriptions, and looks at results on
-these kinds only as one figure, apart from the others. Nothing here changes any more, not even to mend it: a kind that
-turns out to be faulty is dropped by name in the report, and a new set is a new module.
+The rule: written apart from the proposers (the first of these were being written at the same time), by somebody who
+writes none. Whoever writes or changes a proposer does not read this file, its tests' tables or its problems'
+descriptions, and looks at results on these kinds only as one figure, apart from the others. Nothing here changes any
+more, not even to mend it: a kind that turns out to be faulty is dropped by name in the report, and a new set is a new
+module.
 """
 
 from __future__ import annotations
