@@ -27,7 +27,8 @@ from torch import Tensor
 
 from candling.access import Dataset, load
 from candling.evidence.control import NetworkRow
-from candling.evidence.verdict import ConcealmentFound, Verdict
+from candling.evidence.findings import ConcealmentFound
+from candling.evidence.verdict import Verdict
 from candling.organisms.networks.digits import build, digits
 from candling.organisms.plants.quirks import (
     BEHAVIOURS,

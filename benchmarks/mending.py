@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from candling.evidence.verdict import Forecast, Repair
+from candling.evidence.findings import Forecast
+from candling.evidence.verdict import Repair
 from candling.runs.jobs import run_jobs, silent
 from candling.workflows.examine import Bar, Examination
 from candling.workflows.mend import Outlook, look_ahead, mend

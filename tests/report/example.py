@@ -9,6 +9,7 @@ from scipy.stats import beta
 
 from candling.evidence.claim import Claim
 from candling.evidence.control import NetworkRow, Networks, Plant, RunInfo
+from candling.evidence.findings import Finding, Located
 from candling.evidence.measurement import Cost, Rate
 from candling.evidence.verdict import (
     Baseline,
@@ -16,9 +17,7 @@ from candling.evidence.verdict import (
     Data,
     DosePoint,
     Family,
-    Finding,
     Gate,
-    Located,
     Resemblance,
     Sensitivity,
     Subject,

@@ -9,21 +9,9 @@ import numpy as np
 from example import FAMILIES, Record, rate, record
 
 from candling.evidence.control import NetworkRow, Networks
-from candling.evidence.verdict import (
-    Calibration,
-    ClassCount,
-    FlaggedInputs,
-    FlaggedText,
-    Forecast,
-    Group,
-    LocatedDirection,
-    Repair,
-    SaidAfter,
-    Sensitivity,
-    SequenceFound,
-    Untrusted,
-    Verdict,
-)
+from candling.evidence.findings import Forecast, LocatedDirection, SaidAfter, SequenceFound
+from candling.evidence.untrusted import Calibration, ClassCount, FlaggedInputs, FlaggedText, Group, Untrusted
+from candling.evidence.verdict import Repair, Sensitivity, Verdict
 
 FORMS = ("plain, short", "masked, short", "plain, common", "masked, distributed")
 CONTEXTS = (

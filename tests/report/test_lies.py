@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from example import record
 
-from candling.evidence.verdict import ConcealmentFound
+from candling.evidence.findings import ConcealmentFound
 from candling.report import draw
 from candling.report.nulls import nulls, strongest_null
 from candling.report.numerals import percent

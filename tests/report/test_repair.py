@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spoken import repaired
 
-from candling.evidence.verdict import Forecast
+from candling.evidence.findings import Forecast
 from candling.report import repair
 
 

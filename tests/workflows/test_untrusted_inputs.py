@@ -12,7 +12,7 @@ import torch
 from candling import cli
 from candling.access import Dataset, Model, Text
 from candling.errors import InputError
-from candling.evidence.verdict import FlaggedInputs, Group
+from candling.evidence.untrusted import FlaggedInputs, Group
 from candling.organisms.networks.digits import digits
 from candling.organisms.samples import load_sample
 from candling.organisms.samples.make import corner_patch

@@ -14,9 +14,9 @@ from torch import nn
 
 from candling.access import Dataset, forward, intervene
 from candling.access.hidden import hidden_sites
+from candling.evidence.findings import Finding, Located, Where
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Finding, Located, Where
 from candling.maths.intervals import clopper_pearson
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import draw_backdoor

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from candling.access import Dataset, forward
+from candling.evidence.findings import ConcealmentFound, Finding, LocatedContrast, Where
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import ConcealmentFound, Finding, LocatedContrast, Where
 from candling.organisms.plants import draw_quirk
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.contract import Bench, Problem

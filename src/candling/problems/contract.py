@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from candling.access import Architecture, sha256_file
 from candling.errors import EnvironmentFault
 from candling.evidence.control import NetworkRow
+from candling.evidence.findings import Finding, Where
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Finding, Where
 from candling.problems.candidates import Candidate, Language, Thirds, identity, smaller_batch
 from candling.problems.outcomes import Confirmation, Detection, Remedy, Rival, Trained, Trigger
 from candling.runs.files import write_whole

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from candling.access import Dataset, forward, intervene
 from candling.access.hidden import hidden_sites
-from candling.evidence.verdict import LocatedContrast
+from candling.evidence.findings import LocatedContrast
 from candling.problems.candidates import Candidate
 from candling.techniques.locate import Contrast, contrasts
 

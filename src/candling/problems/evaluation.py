@@ -15,9 +15,9 @@ from torch import Tensor
 
 from candling.access import Dataset, forward, observe
 from candling.access.hidden import hidden_sites
+from candling.evidence.findings import Finding, LocatedContrast, SwitchFound, Where
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Finding, LocatedContrast, SwitchFound, Where
 from candling.maths.probes import fit_probe
 from candling.organisms.plants import draw_switch
 from candling.problems.candidates import Candidate, Thirds

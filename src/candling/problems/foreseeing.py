@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from candling.access import Dataset, forward
 from candling.evidence.control import NetworkRow
-from candling.evidence.verdict import Finding, Forecast
+from candling.evidence.findings import Finding, Forecast
 from candling.problems.candidates import Candidate
 from candling.problems.contract import Bench
 from candling.problems.proxies import Named, name_marks

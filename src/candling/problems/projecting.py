@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from candling.access import Decoder, Tokens, intervene
-from candling.evidence.verdict import LocatedDirection
+from candling.evidence.findings import LocatedDirection
 from candling.organisms.tuning import next_token_loss
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.distilling import CONTEXT, CONTEXTS, LIKELY, lead

@@ -17,9 +17,9 @@ from torch import Tensor
 from candling.access import Decoder, Tokens
 from candling.access.extend import chance
 from candling.errors import InputError
+from candling.evidence.findings import Finding, SaidAfter, SequenceFound, Where
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Finding, SaidAfter, SequenceFound, Where
 from candling.organisms.plants import draw_sequence_backdoor
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.contract import Bench, Problem

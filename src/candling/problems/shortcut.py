@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from candling.access import Dataset, forward
+from candling.evidence.findings import Finding, Forecast, ShortcutFound, Where
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Finding, Forecast, ShortcutFound, Where
 from candling.organisms.plants import draw_shortcut
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.contract import Bench, Problem

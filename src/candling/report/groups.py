@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from candling.evidence.verdict import Calibration, FlaggedInputs, Group
+from candling.evidence.untrusted import Calibration, FlaggedInputs, Group
 from candling.report import charts, numerals, pixels
 from candling.report.view import Bar
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from candling.evidence.verdict import Located, LocatedContrast, LocatedDirection, Where
+from candling.evidence.findings import Located, LocatedContrast, LocatedDirection, Where
 from candling.report import charts, numerals
 from candling.report.view import Bar
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from candling.evidence.findings import Finding
 from candling.evidence.measurement import Rate
-from candling.evidence.verdict import Finding
 
 
 @dataclass(frozen=True)

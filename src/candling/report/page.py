@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from candling.errors import InputError
 from candling.evidence.arrays import of_problem
 from candling.evidence.control import NetworkRow, Networks, RunInfo
-from candling.evidence.verdict import FlaggedInputs, Group, Untrusted, Verdict, Verdicts
+from candling.evidence.untrusted import FlaggedInputs, Group, Untrusted
+from candling.evidence.verdict import Verdict, Verdicts
 from candling.report import groups, located, numerals, repair, sequence, texts, trigger, view, words
 from candling.report.text import clip, visible
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from candling.evidence.verdict import Forecast, Repair
+from candling.evidence.findings import Forecast
+from candling.evidence.verdict import Repair
 from candling.report import charts, numerals, svg
 from candling.report.scale import Scale
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from candling.evidence.verdict import SaidAfter, SequenceFound
+from candling.evidence.findings import SaidAfter, SequenceFound
 from candling.report.tokens import Chip, chip, chips, running
 
 CONTEXTS = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from candling.evidence.verdict import FlaggedText, Untrusted
+from candling.evidence.untrusted import FlaggedText, Untrusted
 from candling.report import numerals
 from candling.report.tokens import Chip, chip, running
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from candling.evidence.control import NetworkRow, Plant
+from candling.evidence.findings import Finding
 from candling.evidence.measurement import Rate
-from candling.evidence.verdict import Baseline, Finding, Resemblance, Sensitivity, Verdict
+from candling.evidence.verdict import Baseline, Resemblance, Sensitivity, Verdict
 from candling.report import charts, numerals, svg, words
 from candling.report.charts import Dot, Lane
 from candling.report.curve import Planted, curve

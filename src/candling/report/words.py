@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from candling.evidence.findings import Finding
 from candling.evidence.measurement import Rate
-from candling.evidence.verdict import Baseline, Finding, Resemblance, Sensitivity, Verdict
+from candling.evidence.verdict import Baseline, Resemblance, Sensitivity, Verdict
 from candling.report import numerals, tokens
 from candling.report.text import visible
 

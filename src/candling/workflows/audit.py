@@ -19,7 +19,8 @@ from candling.errors import InputError
 from candling.evidence.arrays import under
 from candling.evidence.control import Networks, RunInfo
 from candling.evidence.measurement import Cost
-from candling.evidence.verdict import Controls, Subject, Untrusted, Verdict, Verdicts
+from candling.evidence.untrusted import Untrusted
+from candling.evidence.verdict import Controls, Subject, Verdict, Verdicts
 from candling.problems import Bench, Network, Problem, make_negatives
 from candling.report import draw
 from candling.runs.fingerprint import fingerprint

@@ -14,8 +14,9 @@ from candling.evidence.arrays import of_problem
 from candling.evidence.claim import Claim
 from candling.evidence.control import NetworkRow
 from candling.evidence.family import Key, family_p_value, keys
+from candling.evidence.findings import Located, LocatedContrast, Where
 from candling.evidence.judge import Standing, sensitivity, standing
-from candling.evidence.verdict import Located, LocatedContrast, Verdict, Where
+from candling.evidence.verdict import Verdict
 from candling.problems import Bench, Candidate, Confirmation, Problem, Rival, Searched
 from candling.runs.record import RunRecord
 from candling.runs.seeds import derive

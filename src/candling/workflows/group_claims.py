@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from candling.evidence.claim import Claim
-from candling.evidence.verdict import Group
+from candling.evidence.untrusted import Group
 from candling.problems import Bench, Candidate
 from candling.runs.record import RunRecord
 from candling.workflows.case import Case

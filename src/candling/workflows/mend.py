@@ -12,8 +12,9 @@ from torch import Tensor
 
 from candling.access import read_weights
 from candling.errors import EnvironmentFault
+from candling.evidence.findings import Forecast
 from candling.evidence.judge import rate
-from candling.evidence.verdict import Forecast, Repair, Verdict
+from candling.evidence.verdict import Repair, Verdict
 from candling.problems import Bench, Candidate, Confirmation, Network, Problem
 from candling.problems.outcomes import Mended, Repaired
 from candling.runs.files import write_whole

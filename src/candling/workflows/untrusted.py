@@ -9,7 +9,7 @@ import torch
 from candling.access import Decoder, Text, Tokens, check_disjoint, tokenise
 from candling.errors import InputError
 from candling.evidence.judge import rate
-from candling.evidence.verdict import FlaggedText, Untrusted
+from candling.evidence.untrusted import FlaggedText, Untrusted
 from candling.problems import Bench, Candidate
 from candling.techniques.flag import Flags, flag_called_up
 from candling.workflows.case import LENGTH

@@ -18,7 +18,7 @@ from candling.access.hidden import hidden_sites
 from candling.evidence.claim import Claim
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost, Rate
-from candling.evidence.verdict import Calibration, ClassCount, FlaggedInputs, Group
+from candling.evidence.untrusted import Calibration, ClassCount, FlaggedInputs, Group
 from candling.problems import Bench, Candidate
 from candling.problems.mechanism import (
     CONFINED,
