@@ -27,6 +27,7 @@ ORDER = [
     {"techniques", "organisms"},
     {"problems", "training"},
     {"workflows"},
+    {"commands"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
