@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from candling.techniques.verify.carried import Place, Told, examine, find_place, inner_sites
+from candling.techniques.verify.carried import Place, Told, _learned, examine, find_place, inner_sites
 
 GRID = torch.cartesian_prod(torch.arange(14), torch.arange(14)).float()
 A, B = GRID.long().numpy().T
@@ -64,6 +64,12 @@ def test_the_planted_units_are_found_and_pass() -> None:
     assert site.overlap == 0
     assert site.ablated.value < 0.75 < site.ablated_others.value
     assert max(abs(f - o) for f, o in zip(site.curve.forecast, site.curve.observed, strict=True)) < 0.2
+
+
+def test_a_learned_mask_puts_the_planted_units_first() -> None:
+    order = _learned(NETWORK, "first", told(CHOOSING), np.random.default_rng(0))
+    assert order is not None
+    assert {int(unit) for unit in order[:2]} == {3, 9}
 
 
 @pytest.mark.parametrize("units", [(0, 1), (4, 11, 12), (3, 5)])

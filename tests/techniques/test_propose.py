@@ -4,20 +4,30 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from candling.evidence.program import features_of, run_program
+from candling.evidence.program import Feature, Steps, features_of, run_program
 from candling.techniques.propose import GRAMMARS, Seen
+from candling.techniques.propose.choosing import settled
 from candling.techniques.propose.couples import couples
 from candling.techniques.propose.opaque import fit_opaque
 
 GRID = np.stack(np.meshgrid(np.arange(17), np.arange(17), indexing="ij"), -1).reshape(-1, 2)
 A, B = GRID.T
 WORDS = np.random.default_rng(0).integers(0, 4, (500, 7))
+LONG = np.random.default_rng(9).integers(0, 6, (900, 7))
 RULES = {
     "an arc of the circle": ("pairs", GRID, (3 * A + 5 * B) % 17 < 8, "sum mod"),
     "a band of distances": ("pairs", GRID, (np.abs(A - B) > 4) & (np.abs(A - B) < 11), "distance"),
     "either divides": ("pairs", GRID, (A % 3 == 0) ^ (B % 2 == 0), "divides both"),
     "a difference of counts": ("sequences", WORDS, (WORDS == 1).sum(1) > (WORDS == 3).sum(1), "counts"),
+    "a set's count less another's": (
+        "sequences",
+        LONG,
+        np.abs(np.isin(LONG, (1, 4)).sum(1) - np.isin(LONG, (0, 5)).sum(1)) < 2,
+        "set less set",
+    ),
     "a sum's remainder": ("sequences", WORDS, np.isin(WORDS.sum(1) % 4, [0, 1]), "sum"),
 }
 
@@ -58,6 +68,31 @@ def test_nothing_is_found_in_noise():
     assert best.wrong > 0.3 * len(WORDS) / 2
 
 
+STAIRS = st.tuples(
+    st.lists(st.integers(-5, 5), min_size=30, max_size=60),
+    st.lists(st.floats(-5.5, 5.5).map(lambda cut: round(cut) + 0.5), min_size=1, max_size=3, unique=True),
+    st.integers(0, 2**32 - 1),
+)
+
+
+@given(STAIRS)
+def test_settled_cuts_never_err_more_and_stay_in_order(drawn):
+    values, cuts, seed = drawn
+    x = np.stack([np.array(values), np.zeros(len(values), dtype=int)], 1) + 6
+    answers = np.random.default_rng(seed).integers(0, 3, len(x))
+    seen = Seen("pairs", x, answers, 3)
+    feature = Feature(kind="pairs", formula="sum", params=(1, 0))
+    says = tuple(i % 3 for i in range(len(cuts) + 1))
+    before = Steps(feature=feature, cuts=tuple(sorted(cut + 6 for cut in cuts)), answers=says)
+    after = settled(before, seen)
+    right = [(run_program(each, seen.inputs) == answers).sum() for each in (before, after)]
+    assert right[1] >= right[0]
+    assert list(after.cuts) == sorted(set(after.cuts))
+    assert (
+        settled(after, seen) == after or (run_program(settled(after, seen), seen.inputs) == answers).sum() > right[1]
+    )
+
+
 def test_one_answer_has_no_program():
     assert GRAMMARS["pairs"](Seen("pairs", GRID, np.zeros(len(GRID), int), 2)).proposals == []
 
@@ -78,6 +113,10 @@ def middle(scores):
 
 IMAGE_RULES = {
     "near an exemplar": (middle(-np.abs(PICTURES - PICTURES[17]).sum((1, 2))), {"l1"}),
+    "more ink in one box than in another": (
+        PICTURES[:, 1:3, :2].sum((1, 2)) > PICTURES[:, 3:, 3:].sum((1, 2)),
+        {"ink less ink"},
+    ),
     "one box or else another": (
         middle(PICTURES[:, :2, :3].sum((1, 2))) ^ middle(PICTURES[:, 3:, 2:].sum((1, 2))),
         {"ink"},

@@ -135,6 +135,7 @@ SEQUENCES = _table(
         Formula("count of set", "k", "((k >> x) & 1).sum(1)", modular=True),
         Formula("count within", "tij", "(x[:, i:j] == t).sum(1)", modular=True),
         Formula("counts", "tu", "(x == t).sum(1) - (x == u).sum(1)", modular=True),
+        Formula("set less set", "ku", "((k >> x) & 1).sum(1) - ((u >> x) & 1).sum(1)"),
         Formula("counts of two", "tu", "(x == t).sum(1) + (x == u).sum(1)", modular=True),
         Formula("sum", "", "x.sum(1)", modular=True),
         Formula("sum within", "ij", "x[:, i:j].sum(1)", modular=True),

@@ -215,19 +215,36 @@ def told(program: Program, data: Unlabelled) -> Told:
 
 
 def _rivals(programs: Programs, seen: Seen) -> dict[str, Proposal]:
-    """The next best programs that differ from the best one on a hundredth of the inputs, and are not made of it."""
+    """The next best programs that differ from the best one on a hundredth of the inputs, and are not made of it.
+
+    A join that answers much as one of its parts does, which reads what the best program reads, is that program with
+    other edges, and no rival.
+    """
     if not programs.proposals:
         return {}
     best, *others = programs.proposals
     said = run_program(best.program, seen.inputs)
     kept: dict[str, Proposal] = {}
     for each in others:
-        part_of_it = isinstance(each.program, Logic) and best.program in (each.program.first, each.program.second)
-        if not part_of_it and (run_program(each.program, seen.inputs) != said).mean() >= _APART:
+        if (
+            not _made_of(best.program, each.program, seen)
+            and (run_program(each.program, seen.inputs) != said).mean() >= _APART
+        ):
             kept.setdefault(says(each.program), each)
         if len(kept) == _RIVALS:
             break
     return kept
+
+
+def _made_of(best: Program, other: Program, seen: Seen) -> bool:
+    if not isinstance(other, Logic):
+        return False
+    whole = run_program(other, seen.inputs)
+    return any(
+        part == best
+        or (features_of(part) == features_of(best) and (run_program(part, seen.inputs) != whole).mean() < _APART)
+        for part in (other.first, other.second)
+    )
 
 
 def _compare(

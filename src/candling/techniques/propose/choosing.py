@@ -12,7 +12,7 @@ Known failures: a part of a conjunction that alone tells nothing and stands besi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 
 import numpy as np
@@ -46,22 +46,25 @@ Grow = Callable[[Feature, Seen], list[Feature]]
 """Larger features made from one that is good already."""
 
 
-def nothing(feature: Feature, seen: Seen) -> list[Feature]:
-    return []
+Start = Callable[[Seen], list[Feature]]
+"""Features to grow from beside those that are good by themselves."""
 
 
-def choose(seen: Seen, grammar: Grammar, *, grow: Grow = nothing) -> Programs:
+def choose(
+    seen: Seen, grammar: Grammar, *, grow: Grow = lambda feature, seen: [], start: Start = lambda seen: []
+) -> Programs:
     """The best programs of the grammar, the best first: at most twenty, no two of which say the same."""
     first, second = _halves(seen)
     if seen.classes < 2 or len(np.unique(seen.answers)) < 2:
         return Programs([], 0)
     tried = list(_every(first, grammar))
-    tried += _grown(first, tried, grow)
+    tried += _grown(first, tried, grow, start)
     kept = _shortlist(tried, len(first), seen.classes)
     found = [_refined(second, each) for each in kept]
     singles = [proposal for group in found for proposal in group]
     joined = _joined(first, second, tried, kept, singles) if seen.classes == 2 else []
-    return Programs(_distinct(second, [*singles, *joined]), len(tried))
+    best = _distinct(second, [*singles, *joined])
+    return Programs([replace(each, program=settled(each.program, seen)) for each in best], len(tried))
 
 
 def _halves(seen: Seen) -> tuple[Seen, Seen]:
@@ -79,26 +82,26 @@ def _every(seen: Seen, grammar: Grammar) -> Iterator[_Tried]:
             continue
         bits = names + log2(len(choices))
         features = [Feature(kind=seen.kind, formula=name, params=params) for params in choices]
-        for start in range(0, len(features), _CHUNK):
-            yield from _scored(seen, inputs, features[start : start + _CHUNK], bits)
+        for at in range(0, len(features), _CHUNK):
+            yield from _scored(seen, inputs, features[at : at + _CHUNK], bits)
 
 
-def _grown(seen: Seen, tried: Sequence[_Tried], grow: Grow) -> list[_Tried]:
-    """From the best few that can grow, in a beam, for as long as they gain."""
+def _grown(seen: Seen, tried: Sequence[_Tried], grow: Grow, start: Start) -> list[_Tried]:
+    """From the best few that can grow and those that are named, in a beam, for as long as they gain."""
     inputs, added = seen.inputs, list[_Tried]()
-    beam = [each for each in sorted(tried, key=lambda each: -each.right)[:_LOOKED] if grow(each.feature, seen)][
-        :_BEAM
-    ]
+    able = [each for each in sorted(tried, key=lambda each: -each.right)[:_LOOKED] if grow(each.feature, seen)]
+    named = set(start(seen))
+    beam = [*able[:_BEAM], *(each for each in tried if each.feature in named and each not in able[:_BEAM])]
     best = 0
     while beam and beam[0].right > best:
         best = beam[0].right
         larger: dict[Feature, _Tried] = {}
         for each in beam:
             features = [feature for feature in grow(each.feature, seen) if feature not in larger]
-            for start in range(0, len(features), _CHUNK):
-                chunk = features[start : start + _CHUNK]
+            for at in range(0, len(features), _CHUNK):
+                chunk = features[at : at + _CHUNK]
                 found = _scored(seen, inputs, chunk, each.bits + log2(len(features)))
-                larger |= {one.feature: one for one in found}
+                larger |= {one.feature: one for one in found if not one.table}
         beam = sorted(larger.values(), key=lambda each: -each.right)[:_BEAM]
         added += beam
     return added
@@ -109,6 +112,8 @@ def _scored(seen: Seen, inputs: Inputs, features: Sequence[Feature], bits: float
     scores = scores_of(features, inputs)
     for feature, right in zip(features, _banded(scores, seen), strict=True):
         yield _Tried(feature, bits, int(right), False)
+    if not np.issubdtype(scores.dtype, np.integer):
+        return  # a table has whole numbers for its cells
     for feature, row in zip(features, scores, strict=True):
         right = _tabled(row, seen)
         if right is not None:
@@ -376,6 +381,51 @@ def _part_bits(part: Steps | Table, scores: Array) -> float:
     if isinstance(part, Table):
         return table_bits(part, 2)
     return len(part.cuts) * log2(max(2, min(len(np.unique(scores)), 256))) + 2
+
+
+def settled(program: Writable, seen: Seen) -> Writable:
+    """The same program with each cut, and each cell of a table, where it errs least on all of these inputs.
+
+    One after the other, twice. Which feature is read, how many cuts there are and what they part stays as it was.
+    """
+    if isinstance(program, Logic):
+        parts = [program.first, program.second]
+        for place in (1, 0, 1, 0):
+            other = run_program(parts[1 - place], seen.inputs) == 1
+            gains = _gains(program.join, other, seen.answers)
+            scores = np.asarray(parts[place].feature.scores(seen.inputs))
+            parts[place] = _settled_part(parts[place], scores, np.stack([-gains, gains], 1))
+        return Logic(join=program.join, first=parts[0], second=parts[1])
+    scores = np.asarray(program.feature.scores(seen.inputs))
+    return _settled_part(program, scores, np.eye(seen.classes)[seen.answers])
+
+
+def _settled_part(part: Steps | Table, scores: Array, worth: Array) -> Steps | Table:
+    """worth: [n, K] what each answer to each input is worth."""
+    if isinstance(part, Table):
+        values = np.asarray(part.values)
+        totals = np.stack([worth[scores == value].sum(0) for value in values])
+        said = np.where((totals == totals[:, :1]).all(1), part.answers, totals.argmax(1))
+        return part.model_copy(update={"answers": tuple(int(answer) for answer in said)})
+    values, place = np.unique(scores, return_inverse=True)
+    totals = np.zeros((len(values), worth.shape[1]))
+    np.add.at(totals, place, worth)
+    below = np.concatenate([np.zeros((1, worth.shape[1])), totals.cumsum(0)])
+    at = np.searchsorted(values, part.cuts).tolist()  # values below each cut
+    cuts = list(part.cuts)
+    for k in list(range(len(cuts))) * 2:
+        start, end = at[k - 1] + 1 if k else 1, (at[k + 1] if k + 1 < len(at) else len(values)) - 1
+        if start <= at[k] <= end:
+            gain = below[start : end + 1, part.answers[k]] - below[start : end + 1, part.answers[k + 1]]
+            if gain.max() > gain[at[k] - start]:
+                at[k] = start + int(gain.argmax())
+                cuts[k] = _between(float(values[at[k] - 1]), float(values[at[k]]))
+    return part.model_copy(update={"cuts": tuple(cuts)})
+
+
+def _between(low: float, high: float) -> float:
+    middle = (low + high) / 2
+    return middle if middle > low else high  # neighbouring floats have no middle
 
 
 def _distinct(seen: Seen, proposals: Sequence[Proposal], most: int = 20) -> list[Proposal]:

@@ -2,7 +2,8 @@
 
 Question: which program of an image gives these answers?
 Source: exhaustion as in `pairs`: every given image as exemplar by dot product, signed dot product, L1, L2 and cosine;
-    every box by integral image (Crow 1984); the difference of two boxes by ascent, one box at a time.
+    every box by integral image (Crow 1984); the difference of two boxes by ascent, one box at a time, from the boxes
+    that are best alone and those that go best with the answers less some other one.
 Inputs: images [n, H, W] (colours are averaged), a pool of exemplars, columns of concepts if there are any, and the
     network's mean gradient, along which the search begins where it is too wide.
 Cost: no pass beside the gradient's; five features an exemplar and one a box, on 1,200 inputs.
@@ -18,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candling.evidence.program import Feature
+from candling.maths.image_scores import inks
 from candling.techniques.propose.choosing import choose
 from candling.techniques.propose.contract import Grammar, Programs, Seen
 
-_EXEMPLARS, _BOXES, _BEAM_BOXES = 4000, 3000, 1300
+_EXEMPLARS, _BOXES, _BEAM_BOXES, _STARTS = 4000, 3000, 1300, 6
 _METRICS = ("dot", "signed", "l1", "l2", "cosine")
 
 
@@ -32,7 +34,10 @@ def propose_images(seen: Seen) -> Programs:
     def grow(feature: Feature, _: Seen) -> list[Feature]:
         return _two_boxes(feature, boxes[:_BEAM_BOXES])
 
-    return choose(seen, grammar(seen, boxes), grow=grow)
+    def start(seen: Seen) -> list[Feature]:
+        return _apart(seen, boxes[:_BEAM_BOXES])
+
+    return choose(seen, grammar(seen, boxes), grow=grow, start=start)
 
 
 def grammar(seen: Seen, boxes: list[tuple[int, ...]]) -> Grammar:
@@ -83,6 +88,20 @@ def _like(pool: NDArray[np.float64], seen: Seen, most: int) -> NDArray[np.intp]:
     flat = (pool - pool.mean(0)).reshape(len(pool), -1)
     cosine = flat @ seen.direction.ravel() / (np.linalg.norm(flat, axis=1) + 1e-12)
     return np.argsort(-np.abs(cosine), kind="stable")[:most]
+
+
+def _apart(seen: Seen, boxes: list[tuple[int, ...]]) -> list[Feature]:
+    """Boxes whose ink, less that of some other box, goes most with the answers: of all pairs, by correlation."""
+    ink = inks(seen.inputs, boxes)
+    ink = ink - ink.mean(1, keepdims=True)
+    answers = seen.answers - seen.answers.mean()
+    along, between = ink @ answers, ink @ ink.T
+    spread = np.diag(between)[:, None] + np.diag(between)[None] - 2 * between
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.abs(along[:, None] - along[None]) / np.sqrt(spread)
+    share[(spread <= 1e-9 * spread.max()) | ~np.isfinite(share)] = 0
+    best = np.argsort(-share.max(1), kind="stable")[:_STARTS]
+    return [Feature(kind="images", formula="ink", params=boxes[place]) for place in best]
 
 
 def _two_boxes(feature: Feature, boxes: list[tuple[int, ...]]) -> list[Feature]:

@@ -10,7 +10,7 @@ Known failures: rules outside the grammar, of three parts, or of vocabularies ab
 
 from __future__ import annotations
 
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from candling.evidence.program import Feature
 from candling.techniques.propose.choosing import choose
 from candling.techniques.propose.contract import Grammar, Programs, Seen
 
-_TOKENS, _PLACES, _BIGRAM_TOKENS, _SET_TOKENS = 64, 24, 20, 10
+_TOKENS, _PLACES, _BIGRAM_TOKENS, _SET_TOKENS, _SET_SIZE = 64, 24, 20, 10, 3
 
 
 def propose_sequences(seen: Seen) -> Programs:
@@ -44,6 +44,12 @@ def _bigger_sets(feature: Feature, seen: Seen) -> list[Feature]:
     larger = [[*held, code] for code in range(width**2) if code not in held]
     padded = [tuple(sorted(codes)) + (-1,) * (4 - len(codes)) for codes in larger]
     return [Feature(kind="sequences", formula="neighbours in set", params=(width, *codes)) for codes in padded]
+
+
+def _sets_apart(tokens: list[int]) -> list[tuple[int, ...]]:
+    """Two sets of up to three tokens that share none, written in bits; one order of each two."""
+    sets = [sum(1 << t for t in held) for size in range(1, _SET_SIZE + 1) for held in combinations(tokens, size)]
+    return [(one, other) for one, other in combinations(sets, 2) if not one & other]
 
 
 def grammar(tokens: list[int], length: int) -> Grammar:
@@ -76,6 +82,7 @@ def grammar(tokens: list[int], length: int) -> Grammar:
         "lowest of set": [(k,) for k in sets],
         "count within": [(t, i, j) for t in tokens for i, j in stretches[:4] if j - i > 1],
         "counts": couples,
+        "set less set": _sets_apart(tokens) if sets else [],
         "counts of two": couples,
         "sum within": stretches,
         "sum of halves": [(half,), (length - half,)] if length % 2 else [(half,)],

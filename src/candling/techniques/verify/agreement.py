@@ -22,6 +22,8 @@ from candling.maths.intervals import clopper_pearson
 
 FEWEST = 8
 """Diagnostic inputs below which a rival is not told apart."""
+SIDES = 0.75
+"""Of diagnostic inputs, the share above which the network sides with the program, if perhaps by chance."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,12 @@ class Rivalry:
 
     @property
     def refuted(self) -> bool | None:
-        """None where there are too few such inputs to tell."""
-        return self.sides.low > 0.5 if self.sides.n >= FEWEST else None
+        """None where such inputs are too few to tell, or side with the program without making it sure."""
+        if self.sides.n < FEWEST:
+            return None
+        if self.sides.low > 0.5:
+            return True
+        return None if self.sides.value > SIDES else False
 
 
 @dataclass(frozen=True)
