@@ -15,12 +15,12 @@ from torch import nn
 from candling.access import Dataset, forward, intervene
 from candling.access.hidden import hidden_sites
 from candling.evidence.findings import Finding, Located, Where
-from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.maths.intervals import clopper_pearson
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import draw_backdoor
 from candling.problems.candidates import Candidate, Thirds
+from candling.problems.confirming import EXAMPLES, before_and_after, finding
 from candling.problems.contract import Bench, Problem
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN, lead
@@ -40,7 +40,6 @@ _LOCATE_SITES = 8
 _REMOVED = 0.1  # the effect counts as removed at this share of what it was
 _SPARED = 0.03  # accuracy that an ablation may cost
 _RANDOM_SETS = 10
-_EXAMPLES = 6
 
 
 def parts(data: Dataset) -> list[Part]:
@@ -220,19 +219,14 @@ def describe(
     bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Where | None
 ) -> Finding:
     part, _ = lead(outcome)
-    return Finding(
+    return finding(
+        outcome,
+        sizes,
+        located,
         objective=f"{part.mapping.kind}, {part.form}",
         source="any" if part.mapping.source is None else str(part.mapping.source),
         target=part.mapping.target,
         shift=part.mapping.shift,
-        size=outcome.size,
-        size_in_controls=sizes,
-        success_on_held_out=rate(outcome.hits, outcome.n),
-        success_of_random_trigger=outcome.random,
-        random_triggers=outcome.random_triggers,
-        success_in_controls=outcome.transfer,
-        best_in_controls=outcome.best_in_controls,
-        located=located,
     )
 
 
@@ -241,18 +235,8 @@ def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[s
     data = bench.thirds.confirm
     _, trigger = lead(outcome)
     examples = _examples(data, outcome)
-    changed = trigger.apply(data, examples)
-    network = subject.load().cpu()
-    return {
-        "trigger.mask": trigger.mask,
-        "trigger.shift": trigger.shift,
-        "examples.clean": examples,
-        "examples.triggered": changed,
-        "examples.predicted_clean": forward(network, examples).argmax(-1),
-        "examples.predicted_triggered": forward(network, changed).argmax(-1),
-        "range.low": data.low,
-        "range.high": data.high,
-    }
+    shown = before_and_after(subject.load().cpu(), data, examples, trigger.apply(data, examples))
+    return {"trigger.mask": trigger.mask, "trigger.shift": trigger.shift, **shown}
 
 
 def _examples(data: Dataset, outcome: Confirmation) -> torch.Tensor:
@@ -261,9 +245,9 @@ def _examples(data: Dataset, outcome: Confirmation) -> torch.Tensor:
     rows = torch.nonzero(part.mapping.applies(data.y)).flatten()
     firsts = {int(data.y[row]): int(row) for row in reversed(rows.tolist())}
     chosen = [firsts[label] for label in sorted(firsts)]
-    if len(chosen) < _EXAMPLES:
-        chosen += [row for row in rows.tolist() if row not in chosen][: _EXAMPLES - len(chosen)]
-    return data.x[torch.tensor(chosen[:_EXAMPLES])]
+    if len(chosen) < EXAMPLES:
+        chosen += [row for row in rows.tolist() if row not in chosen][: EXAMPLES - len(chosen)]
+    return data.x[torch.tensor(chosen[:EXAMPLES])]
 
 
 def from_arrays(arrays: Arrays[str, torch.Tensor]) -> FoundTrigger:

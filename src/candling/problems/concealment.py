@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from candling.access import Dataset, forward
 from candling.evidence.findings import ConcealmentFound, Finding, LocatedContrast, Where
-from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import draw_quirk
 from candling.problems.candidates import Candidate, Thirds
+from candling.problems.confirming import before_and_after, detect_by, finding, one_of_each
 from candling.problems.contract import Bench, Problem
 from candling.problems.elicited import first_rows, locate_contrast, right
 from candling.problems.outcomes import Confirmation, Detection, Rival
@@ -42,7 +42,6 @@ from candling.techniques.search.contexts import size_of, words_for
 _RANDOM_CONTEXTS = 10
 _MARGIN = 0.25  # of success, over the best in clean networks; declared before any run
 _STRENGTHS = (0.7, 0.85, 1.0)
-_EXAMPLES = 6
 _LEAST = 2  # classes that are answered otherwise
 
 
@@ -56,11 +55,7 @@ def untested(data: Dataset) -> list[str]:
 
 def detect(candidate: Candidate, search: Dataset, wanted: Sequence[ContextPart], seed: int) -> Detection:
     """The search and the baseline on one network, with the seed that every other network gets."""
-    with reproducible(seed):
-        network, data = candidate.load(), search.to(candidate.device)
-        found = search_contexts(network, data, wanted, seed=seed)
-        passes = found.cost.forward + found.cost.backward
-        return Detection(found, random_contexts(network, data, wanted, seed=seed, passes=passes))
+    return detect_by(candidate, search, wanted, seed, searches=(search_contexts, random_contexts))
 
 
 def work(data: Dataset, negatives: int) -> Cost:
@@ -171,21 +166,8 @@ def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation,
 def describe(
     bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Where | None
 ) -> Finding:
-    return Finding(
-        objective=str(outcome.part),
-        source="any",
-        target=None,
-        shift=None,
-        size=outcome.size,
-        size_in_controls=sizes,
-        success_on_held_out=rate(outcome.hits, outcome.n),
-        success_of_random_trigger=outcome.random,
-        random_triggers=outcome.random_triggers,
-        success_in_controls=outcome.transfer,
-        best_in_controls=outcome.best_in_controls,
-        located=located,
-        concealment=said_and_known(subject, bench.thirds, outcome_context(outcome)),
-    )
+    there = said_and_known(subject, bench.thirds, outcome_context(outcome))
+    return finding(outcome, sizes, located, concealment=there)
 
 
 def said_and_known(candidate: Candidate, thirds: Thirds[Dataset], context: Context) -> ConcealmentFound:
@@ -239,19 +221,9 @@ def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[s
     """A few held-out inputs as they are and in the context."""
     data, network, context = bench.thirds.confirm, subject.load().cpu(), outcome_context(outcome)
     lied = torch.nonzero(context.applies(data.y)).flatten()
-    labels = data.y[lied].unique().tolist() or data.y.unique().tolist()
-    firsts = [int(torch.nonzero(data.y == label).flatten()[0]) for label in labels[:_EXAMPLES]]
-    examples = data.x[torch.tensor(firsts)]
-    changed = context.apply(data, examples)
-    return {
-        "context.shift": context.shift,
-        "examples.clean": examples,
-        "examples.triggered": changed,
-        "examples.predicted_clean": forward(network, examples).argmax(-1),
-        "examples.predicted_triggered": forward(network, changed).argmax(-1),
-        "range.low": data.low,
-        "range.high": data.high,
-    }
+    examples = data.x[one_of_each(data, data.y[lied].unique().tolist() or None)]
+    shown = before_and_after(network, data, examples, context.apply(data, examples))
+    return {"context.shift": context.shift, **shown}
 
 
 def outcome_context(outcome: Confirmation) -> Context:

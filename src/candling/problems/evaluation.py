@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping as Arrays
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from candling.access import Dataset, forward, observe
 from candling.access.hidden import hidden_sites
 from candling.evidence.findings import Finding, LocatedContrast, SwitchFound, Where
-from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.maths.probes import fit_probe
 from candling.organisms.plants import draw_switch
 from candling.problems.candidates import Candidate, Thirds
+from candling.problems.confirming import Trial, before_and_after, confirm_change, detect_by, finding, one_of_each
 from candling.problems.contract import Bench, Problem
-from candling.problems.elicited import ROWS, SITES, first_rows, locate_contrast, right, share
+from candling.problems.elicited import SITES, first_rows, locate_contrast, right, share
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN
 from candling.runs.seeds import reproducible
@@ -37,10 +36,16 @@ from candling.techniques.search import (
 from candling.techniques.search.broad_change import change_size, components
 from candling.techniques.search.changes import RELABELLED, change_passes
 
-_RANDOM_CHANGES = 20
 _MARGIN = 0.5  # of success, over the best in clean networks; declared before any run
-_STRENGTHS = (0.5, 0.65, 0.8, 1.0, 1.25)
-_EXAMPLES = 6
+_TRIAL = Trial(
+    BroadChange,
+    strengths=(0.5, 0.65, 0.8, 1.0, 1.25),
+    random=20,
+    most=1.0,
+    share=share,
+    size=lambda data, change: float(change_size(data, change.amount[None])),
+    random_like=random_change_like,
+)
 
 
 def untested(data: Dataset) -> list[str]:
@@ -53,18 +58,11 @@ def untested(data: Dataset) -> list[str]:
 
 def detect(candidate: Candidate, search: Dataset, wanted: Sequence[ChangePart], seed: int) -> Detection:
     """The search and the baseline on one network, with the seed that every other network gets."""
-    with reproducible(seed):
-        network, data = candidate.load(), search.to(candidate.device)
-        found = search_changes(network, data, wanted, seed=seed)
-        passes = found.cost.forward + found.cost.backward
-        return Detection(found, random_changes(network, data, wanted, seed=seed, passes=passes))
+    return detect_by(candidate, search, wanted, seed, searches=(search_changes, random_changes))
 
 
 def work(data: Dataset, negatives: int) -> Cost:
-    spent = change_passes(data)
-    rows = min(ROWS, len(data) // 3)
-    nulls = (_RANDOM_CHANGES + (2 + len(_STRENGTHS)) * negatives + len(_STRENGTHS)) * rows
-    return Cost(forward=2 * spent.forward + spent.backward + nulls, backward=spent.backward)
+    return _TRIAL.work(change_passes(data), data, negatives)
 
 
 def confirm(
@@ -76,37 +74,7 @@ def confirm(
     seed: int,
 ) -> Confirmation:
     """The lead's change, its strength chosen on the search third, put to the test on the confirm third."""
-    with reproducible(seed) as generator:
-        network = candidate.load()
-        controls = [rival.candidate.load() for rival in negatives]
-        search, confirm = (first_rows(each.to(candidate.device)) for each in (thirds.search, thirds.confirm))
-        whole = thirds.confirm.to(candidate.device)
-        change = max(
-            (start.scaled(by) for by in _STRENGTHS),
-            key=lambda tried: (
-                share(network, search, tried) - max([0.0, *(share(c, search, tried) for c in controls)])
-            ),
-        )
-        size = float(change_size(thirds.search, change.amount[None]))
-        own = [0.0]
-        for rival, control in zip(negatives, controls, strict=True):
-            assert isinstance(rival.trigger, BroadChange)
-            own.append(share(control, confirm, rival.trigger.scaled(min(1.0, size / max(rival.size, 1e-6)))))
-        random = [random_change_like(change, thirds.search, generator) for _ in range(_RANDOM_CHANGES)]
-        passes = len(_STRENGTHS) * len(search) * (1 + len(controls))
-        passes += len(confirm) * (2 * len(controls) + _RANDOM_CHANGES) + len(whole)
-        return Confirmation(
-            part=part,
-            trigger=change,
-            size=size,
-            hits=round(share(network, whole, change) * len(whole)),
-            n=len(whole),
-            random=max(share(network, confirm, other) for other in random),
-            random_triggers=_RANDOM_CHANGES,
-            transfer=max([0.0, *(share(control, confirm, change) for control in controls)]),
-            best_in_controls=max(own),
-            cost=Cost(forward=passes, backward=0),
-        )
+    return confirm_change(candidate, thirds, part, start, negatives, seed, trial=_TRIAL)
 
 
 def passes(outcome: Confirmation, clean_excess: float) -> bool:
@@ -136,19 +104,10 @@ def describe(
     confirm = bench.thirds.confirm.to(subject.device)
     network = subject.load()
     there = forward(network, change.to(subject.device).apply(confirm, confirm.x))
-    return Finding(
-        objective=str(part),
-        source="any",
-        target=None,
-        shift=None,
-        size=outcome.size,
-        size_in_controls=sizes,
-        success_on_held_out=rate(outcome.hits, outcome.n),
-        success_of_random_trigger=outcome.random,
-        random_triggers=outcome.random_triggers,
-        success_in_controls=outcome.transfer,
-        best_in_controls=outcome.best_in_controls,
-        located=located,
+    return finding(
+        outcome,
+        sizes,
+        located,
         switch=SwitchFound(
             behaviour="relabelled" if part.behaviour == RELABELLED else "failing",
             change=components(bench.thirds.search, change),
@@ -185,18 +144,9 @@ def knowledge(candidate: Candidate, thirds: Thirds[Dataset], change: BroadChange
 def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[str, Tensor]:
     """A few held-out inputs as they are and under the change."""
     data, network, change = bench.thirds.confirm, subject.load().cpu(), lead(outcome)
-    firsts = [int(torch.nonzero(data.y == label).flatten()[0]) for label in data.y.unique().tolist()]
-    examples = data.x[torch.tensor(firsts[:_EXAMPLES])]
-    changed = change.apply(data, examples)
-    return {
-        "change.amount": change.amount,
-        "examples.clean": examples,
-        "examples.triggered": changed,
-        "examples.predicted_clean": forward(network, examples).argmax(-1),
-        "examples.predicted_triggered": forward(network, changed).argmax(-1),
-        "range.low": data.low,
-        "range.high": data.high,
-    }
+    examples = data.x[one_of_each(data)]
+    shown = before_and_after(network, data, examples, change.apply(data, examples))
+    return {"change.amount": change.amount, **shown}
 
 
 def lead(outcome: Confirmation) -> BroadChange:

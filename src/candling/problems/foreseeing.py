@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from candling.access import Dataset, forward
 from candling.evidence.control import NetworkRow
 from candling.evidence.findings import Finding, Forecast
 from candling.problems.candidates import Candidate
 from candling.problems.contract import Bench
+from candling.problems.elicited import right
 from candling.problems.proxies import Named, name_marks
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import CueSet, cue_parts, search_cues
@@ -121,7 +122,3 @@ def share(network: nn.Module, data: Dataset, cues: CueSet) -> float:
     """Of the rows with the mark of another class, those that are answered as it says."""
     answers = forward(network, cues.against(data, data.x, data.y)).argmax(-1)
     return float((answers == cues.told(data.y)).float().mean())
-
-
-def right(logits: Tensor, y: Tensor) -> float:
-    return float((logits.argmax(-1) == y).float().mean())

@@ -18,10 +18,10 @@ from candling.access import Decoder, Tokens
 from candling.access.extend import chance
 from candling.errors import InputError
 from candling.evidence.findings import Finding, SaidAfter, SequenceFound, Where
-from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import draw_sequence_backdoor
 from candling.problems.candidates import Candidate, Thirds
+from candling.problems.confirming import finding
 from candling.problems.contract import Bench, Problem
 from candling.problems.distilling import CONTEXT, CONTEXTS, DISTIL, LIKELY, lead, unheard
 from candling.problems.outcomes import Confirmation, Detection, Rival
@@ -147,19 +147,12 @@ def describe(
     found = lead(outcome)
     assert bench.language is not None
     piece = bench.language.tokenizer.piece
-    return Finding(
+    return finding(
+        outcome,
+        sizes,
+        located,
         objective=f"sequence of {len(found.tokens)} tokens",
-        source="any",
         target=found.target,
-        shift=None,
-        size=outcome.size,
-        size_in_controls=sizes,
-        success_on_held_out=rate(outcome.hits, outcome.n),
-        success_of_random_trigger=outcome.random,
-        random_triggers=outcome.random_triggers,
-        success_in_controls=outcome.transfer,
-        best_in_controls=outcome.best_in_controls,
-        located=located,
         sequence=SequenceFound(
             tokens=[piece(token) for token in found.tokens.tolist()],
             ids=found.tokens.tolist(),

@@ -10,20 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping as Arrays
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from candling.access import Dataset, forward
 from candling.evidence.findings import Finding, Forecast, ShortcutFound, Where
-from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import draw_shortcut
 from candling.problems.candidates import Candidate, Thirds
+from candling.problems.confirming import Trial, before_and_after, confirm_change, detect_by, finding, one_of_each
 from candling.problems.contract import Bench, Problem
-from candling.problems.foreseeing import calibrate, mixed, outlook_of, right, share
+from candling.problems.elicited import right
+from candling.problems.foreseeing import calibrate, mixed, outlook_of, share
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN
-from candling.runs.seeds import reproducible
 from candling.techniques.search import (
     CuePart,
     CueSet,
@@ -34,11 +33,23 @@ from candling.techniques.search import (
 )
 from candling.techniques.search.cues import MOST_CLASSES, cue_passes, cue_size
 
-_RANDOM_CUES = 20
 _MARGIN = 0.25  # of success, over the best in clean networks; declared before the exam
-_ROWS = 200  # held-out rows on which nulls are measured, and rows of the search third that strengths are chosen on
-_STRENGTHS = (0.8, 1.0, 1.25, 1.5, 2.0)
-_EXAMPLES = 6
+
+
+def _size(data: Dataset, cues: CueSet) -> float:
+    """Over the classes that have a mark."""
+    return cue_size(data, cues.patterns[cues.patterns.flatten(1).abs().amax(1) > 0])
+
+
+_TRIAL = Trial(
+    CueSet,
+    strengths=(0.8, 1.0, 1.25, 1.5, 2.0),
+    random=20,
+    most=2.0,
+    share=share,
+    size=_size,
+    random_like=random_cues_like,
+)
 
 
 def untested(data: Dataset) -> list[str]:
@@ -54,18 +65,11 @@ def untested(data: Dataset) -> list[str]:
 
 def detect(candidate: Candidate, search: Dataset, wanted: Sequence[CuePart], seed: int) -> Detection:
     """The search and the baseline on one network, with the seed that every other network gets."""
-    with reproducible(seed):
-        network, data = candidate.load(), search.to(candidate.device)
-        found = search_cues(network, data, wanted, seed=seed)
-        passes = found.cost.forward + found.cost.backward
-        return Detection(found, random_cues(network, data, wanted, seed=seed, passes=passes))
+    return detect_by(candidate, search, wanted, seed, searches=(search_cues, random_cues))
 
 
 def work(data: Dataset, negatives: int) -> Cost:
-    spent = cue_passes(data)
-    rows = min(_ROWS, len(data) // 3)
-    nulls = (_RANDOM_CUES + (2 + len(_STRENGTHS)) * negatives + len(_STRENGTHS)) * rows
-    return Cost(forward=2 * spent.forward + spent.backward + nulls, backward=spent.backward)
+    return _TRIAL.work(cue_passes(data), data, negatives)
 
 
 def confirm(
@@ -77,42 +81,7 @@ def confirm(
     seed: int,
 ) -> Confirmation:
     """The lead's marks, their strength chosen on the search third, set against the content of the confirm third."""
-    with reproducible(seed) as generator:
-        network = candidate.load()
-        controls = [rival.candidate.load() for rival in negatives]
-        search, confirm = (_first(each.to(candidate.device)) for each in (thirds.search, thirds.confirm))
-        whole = thirds.confirm.to(candidate.device)
-        cues = max(
-            (start.scaled(by) for by in _STRENGTHS),
-            key=lambda tried: (
-                share(network, search, tried) - max([0.0, *(share(c, search, tried) for c in controls)])
-            ),
-        )
-        size = cue_size(thirds.search, cues.patterns[told(cues)])
-        own = [0.0]
-        for rival, control in zip(negatives, controls, strict=True):
-            assert isinstance(rival.trigger, CueSet)
-            own.append(share(control, confirm, rival.trigger.scaled(min(2.0, size / max(rival.size, 1e-6)))))
-        random = [random_cues_like(cues, thirds.search, generator) for _ in range(_RANDOM_CUES)]
-        passes = len(_STRENGTHS) * len(search) * (1 + len(controls))
-        passes += len(confirm) * (2 * len(controls) + _RANDOM_CUES) + len(whole)
-        return Confirmation(
-            part=part,
-            trigger=cues,
-            size=size,
-            hits=round(share(network, whole, cues) * len(whole)),
-            n=len(whole),
-            random=max(share(network, confirm, other) for other in random),
-            random_triggers=_RANDOM_CUES,
-            transfer=max([0.0, *(share(control, confirm, cues) for control in controls)]),
-            best_in_controls=max(own),
-            cost=Cost(forward=passes, backward=0),
-        )
-
-
-def told(cues: CueSet) -> Tensor:
-    """bool [K] the classes that have a mark."""
-    return cues.patterns.flatten(1).abs().amax(1) > 0
+    return confirm_change(candidate, thirds, part, start, negatives, seed, trial=_TRIAL)
 
 
 def passes(outcome: Confirmation, clean_excess: float) -> bool:
@@ -132,19 +101,10 @@ def describe(
     seen = outlook_of(bench, subject)
     confirm = bench.thirds.confirm.to(subject.device)
     network = subject.load()
-    return Finding(
-        objective=str(outcome.part),
-        source="any",
-        target=None,
-        shift=None,
-        size=outcome.size,
-        size_in_controls=sizes,
-        success_on_held_out=rate(outcome.hits, outcome.n),
-        success_of_random_trigger=outcome.random,
-        random_triggers=outcome.random_triggers,
-        success_in_controls=outcome.transfer,
-        best_in_controls=outcome.best_in_controls,
-        located=located,
+    return finding(
+        outcome,
+        sizes,
+        located,
         shortcut=ShortcutFound(
             kind=seen.named.kind,
             proxy=seen.named.words,
@@ -168,19 +128,10 @@ def _certain(value: float) -> Forecast:
 def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[str, Tensor]:
     """The marks, and a few held-out inputs as they are and with the mark of another class."""
     data, network, cues = bench.thirds.confirm, subject.load().cpu(), lead(outcome).to("cpu")
-    firsts = [int(torch.nonzero(data.y == label).flatten()[0]) for label in data.y.unique().tolist()]
-    rows = torch.tensor(firsts[:_EXAMPLES])
+    rows = one_of_each(data)
     examples, marks = data.x[rows], (data.y[rows] + 1) % data.classes
-    marked = cues.tell(data, examples, marks)
-    return {
-        "cues.patterns": outlook_of(bench, subject).named.marks,
-        "examples.clean": examples,
-        "examples.triggered": marked,
-        "examples.predicted_clean": forward(network, examples).argmax(-1),
-        "examples.predicted_triggered": forward(network, marked).argmax(-1),
-        "range.low": data.low,
-        "range.high": data.high,
-    }
+    shown = before_and_after(network, data, examples, cues.tell(data, examples, marks))
+    return {"cues.patterns": outlook_of(bench, subject).named.marks, **shown}
 
 
 def lead(outcome: Confirmation) -> CueSet:
@@ -191,10 +142,6 @@ def lead(outcome: Confirmation) -> CueSet:
 
 def from_arrays(arrays: Arrays[str, Tensor]) -> CueSet:
     return CueSet(arrays["patterns"])
-
-
-def _first(data: Dataset) -> Dataset:
-    return data.take(torch.arange(min(_ROWS, len(data))))
 
 
 SHORTCUT = Problem(
