@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -31,7 +30,7 @@ from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
 from candling.workflows.examine import Examination
-from common import Exam, fresh_subject, of, poison_rows, progress
+from common import Exam, area, fresh_subject, of, poison_rows, progress
 
 _EPOCHS = 50
 _HIDDEN = 3  # parts whose finds are covered in a round
@@ -160,7 +159,7 @@ def summary(sittings: list[Sitting], negatives: list[float]) -> None:
         found = sum(each.verdict.verdict == "found" for each in works)
         first = sum(each.verdict.p_value == each.verdict.threshold for each in works)
         own = [each.rows[0].statistic for each in works]
-        told = roc_auc_score([1] * len(own) + [0] * len(negatives), own + negatives) if own else float("nan")
+        told = area(own, negatives)
         print(
             f"{name}: plants that work {len(works)}; found {of(found, len(works))}; ranked above every control "
             f"{of(first, len(works))}; AUROC of the search against the clean controls {told:.3f}"

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from candling.access import Dataset
+from candling.access import Dataset, load
+from candling.evidence.control import NetworkRow
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
+from candling.evidence.verdict import Verdict
+from candling.maths.intervals import hanley_mcneil
+from candling.organisms.networks.digits import build, digits
 from candling.organisms.plants import Backdoor, Quirk, Shortcut, Switch
 from candling.organisms.training import attack_success, augment
 from candling.problems import Bench, Network, make_negatives
+from candling.problems.classifiers import loss_and_accuracy
 from candling.runs.jobs import run_jobs, silent
 from candling.runs.seeds import derive, reproducible
-from candling.workflows.case import Case
+from candling.workflows.case import Case, make_case
 from candling.workflows.examine import Bank, Bar, Examination, examine, likeness, make_bank
 
 
@@ -32,6 +43,14 @@ def real() -> Path:
         print(f"{folder} is absent: set CANDLING_REAL to the folder of real models; nothing to do")
         sys.exit(0)
     return folder
+
+
+def whole_numbers(**defaults: int) -> argparse.Namespace:
+    """The command's options, each a whole number."""
+    options = argparse.ArgumentParser()
+    for name, default in defaults.items():
+        options.add_argument(f"--{name}", type=int, default=default)
+    return options.parse_args()
 
 
 def progress() -> Callable[[str, int, int], None]:
@@ -82,6 +101,24 @@ class Exam:
         """A stored network as the subject."""
         candidate = self.bench.candidate(self.bench.path(sha256))
         return Network(name, "subject", "given", candidate, sha256, loss, accuracy, None, Cost(forward=0, backward=0))
+
+
+@contextmanager
+def digits_exam(problem: str, *, controls: int, seed: int, epochs: int) -> Iterator[tuple[Exam, Dataset]]:
+    """With a bank of controls for networks of digits, and the rows that subjects are trained on. The controls reach
+    the loss of a network that was made as subjects are."""
+    training, trusted = digits()
+    with tempfile.TemporaryDirectory() as scratch:
+        reference = fresh_subject(build, training, seed=derive(seed, "reference"), epochs=epochs)
+        reach, _ = loss_and_accuracy(reference, trusted)
+        case = make_case(load(reference, build=build), trusted)
+        exam = Exam.prepare(case, Path(scratch), n=controls, seed=seed, reach=reach, problem=problem)
+        yield exam.quiet(), training
+
+
+def in_turns(planted: Sequence[tuple[str, int]], clean: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Planted and clean subjects by turns, so that an exam that is cut short has seen both."""
+    return [role for pair in zip_longest(planted, clean) for role in pair if role]
 
 
 def _examine_stored(exam: Exam, name: str, sha256: str) -> Examination:
@@ -153,3 +190,54 @@ def of(k: int, n: int) -> str:
     """A count with its exact interval."""
     share = rate(k, n)
     return f"{k} of {n} = {share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"
+
+
+class Sat(Protocol):
+    """A subject that was examined, whatever else an exam keeps of it."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def row(self) -> NetworkRow: ...
+
+
+def accused(group: Sequence[Sat]) -> int:
+    """In how many something was found."""
+    return sum(each.verdict.verdict == "found" for each in group)
+
+
+def count_answers(group: Sequence[Sat]) -> dict[str, int]:
+    return {a: sum(s.verdict.verdict == a for s in group) for a in ("found", "not found", "inconclusive")}
+
+
+def in_clean(row: NetworkRow) -> float:
+    """Highest success in clean networks: of the lead there, or of their own."""
+    return max(row.success_in_controls, row.best_in_controls)
+
+
+def area(planted: Sequence[float], clean: Sequence[float]) -> float:
+    """AUROC; NaN where either is empty."""
+    if not planted or not clean:
+        return float("nan")
+    return float(roc_auc_score([1] * len(planted) + [0] * len(clean), [*planted, *clean]))
+
+
+def auroc(planted: Sequence[float], clean: Sequence[float]) -> str:
+    """In words, with the interval of Hanley and McNeil (1982)."""
+    if not planted or not clean:
+        return "undefined"
+    told, m, n = area(planted, clean), len(planted), len(clean)
+    return f"{told:.3f} ± {1.96 * hanley_mcneil(told, m, n):.3f} ({m} planted, {n} clean)"
+
+
+def print_aurocs(took: Sequence[Sat], own: Sequence[Sat], clean: Sequence[Sat], *, sort: str, baseline: str) -> None:
+    """By both gates and the baseline: of all plants that took, of the sort that controls carry, and of the others."""
+    scores: dict[str, Callable[[NetworkRow], float]] = {
+        "gate 1": lambda row: row.statistic,
+        f"gate 1, {baseline} at the same passes": lambda row: row.baseline_statistic,
+        "gate 2 (success beyond clean networks)": lambda row: row.success - in_clean(row),
+    }
+    for name, score in scores.items():
+        groups = took, own, [s for s in took if s not in own]
+        told = [auroc([score(s.row) for s in group], [score(s.row) for s in clean]) for group in groups]
+        print(f"AUROC by {name}: all {told[0]}; {sort} of the controls {told[1]};\n    other {sort} {told[2]}")

@@ -12,24 +12,18 @@ input and with shuffled labels.
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import zip_longest
-from pathlib import Path
-from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from candling.access import Dataset, load
+from candling.access import Dataset
 from candling.evidence.control import NetworkRow
 from candling.evidence.findings import ConcealmentFound
 from candling.evidence.verdict import Verdict
-from candling.organisms.networks.digits import build, digits
+from candling.organisms.networks.digits import build
 from candling.organisms.plants.quirks import (
     BEHAVIOURS,
     CONTEXTS,
@@ -40,13 +34,25 @@ from candling.organisms.plants.quirks import (
     strength_of,
 )
 from candling.organisms.training import attack_success
-from candling.problems.classifiers import TOOK, loss_and_accuracy
+from candling.problems.classifiers import TOOK
 from candling.problems.concealment import outcome_context, said_and_known
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive
 from candling.techniques.search import Context
-from candling.workflows.case import make_case
-from common import Exam, count_classes, fresh_subject, of, progress
+from common import (
+    Exam,
+    accused,
+    count_answers,
+    count_classes,
+    digits_exam,
+    fresh_subject,
+    in_clean,
+    in_turns,
+    of,
+    print_aurocs,
+    progress,
+    whole_numbers,
+)
 
 _EPOCHS = 45
 _LONGER = 2.0  # times as many epochs, for those that learn contexts beside
@@ -149,11 +155,10 @@ def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int) -> Sitting:
 
 def line(each: Sitting) -> str:
     row = each.row
-    clean = max(row.success_in_controls, row.best_in_controls)
     return (
         f"{each.role:8s} {each.family:24s} {'' if each.took else 'did not take':12s} {each.verdict.verdict:12s} "
         f"p {row.p_value:.2f} statistic {row.statistic:6.1f} baseline {row.baseline_statistic:6.1f} "
-        f"accuracy {row.accuracy:.3f} success {row.success:.2f} clean {clean:.2f} {row.lead}; "
+        f"accuracy {row.accuracy:.3f} success {row.success:.2f} clean {in_clean(row):.2f} {row.lead}; "
         f"found context: {shown(each.found)}{f'; planted: {shown(each.there)}' if each.there else ''}"
     )
 
@@ -166,29 +171,22 @@ def shown(there: ConcealmentFound) -> str:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    for name, default in (("controls", 19), ("planted", 20), ("clean", 20), ("seed", 4100)):
-        options.add_argument(f"--{name}", type=int, default=default)
-    chosen = options.parse_args()
-    training, trusted = digits()
-    with tempfile.TemporaryDirectory() as scratch:
-        reference = fresh_subject(build, training, seed=derive(chosen.seed, "reference"), epochs=_EPOCHS)
-        reach, _ = loss_and_accuracy(reference, trusted)
-        case = make_case(load(reference, build=build), trusted)
-        exam = Exam.prepare(
-            case, Path(scratch), n=chosen.controls, seed=chosen.seed, reach=reach, problem="concealment"
-        ).quiet()
+    chosen = whole_numbers(controls=19, planted=20, clean=20, seed=4100)
+    with digits_exam("concealment", controls=chosen.controls, seed=chosen.seed, epochs=_EPOCHS) as (exam, training):
         for row in exam.bank.rows:
             plant = row.plant
             said = f"{plant.family} dose {plant.dose:.2f} success {plant.success:.2f}" if plant else "clean"
             print(f"control  {said}: p {row.p_value:.2f} success {row.success:.2f} confirmed {row.confirmed}")
-        planted = [("planted", i) for i in range(chosen.planted)]
-        clean = [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)]
-        roles = [role for pair in zip_longest(planted, clean) for role in pair if role]
-        jobs: list[tuple[Any, ...]] = [
-            (exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles
-        ]
-        sittings = run_jobs(sit, jobs, stage="training and examining subjects", progress=progress())
+        roles = in_turns(
+            [("planted", i) for i in range(chosen.planted)],
+            [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
+        )
+        sittings = run_jobs(
+            sit,
+            [(exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles],
+            stage="training and examining subjects",
+            progress=progress(),
+        )
     summary(sittings)
 
 
@@ -196,20 +194,14 @@ def summary(sittings: list[Sitting]) -> None:
     took = [s for s in sittings if s.role == "planted" and s.took]
     clean = [s for s in sittings if s.role != "planted"]
     own = [s for s in took if s.family.split(",")[0] in CONTEXTS]
-    for name, score in SCORES.items():
-        print(
-            f"AUROC by {name}: all {auroc(took, clean, score)}; contexts of the controls {auroc(own, clean, score)};"
-        )
-        print(f"    other contexts {auroc([s for s in took if s not in own], clean, score)}")
-    caught = [s.verdict.verdict == "found" for s in took]
+    print_aurocs(took, own, clean, sort="contexts", baseline="random contexts")
     first = [s.row.found for s in took]
-    print(f"found {of(sum(caught), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
-    print(f"clean accused {of(sum(s.verdict.verdict == 'found' for s in clean), len(clean))}")
+    print(f"found {of(accused(took), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
+    print(f"clean accused {of(accused(clean), len(clean))}")
     novel = [s for s in clean if s.role == "novel"]
-    print(f"of them benign-novel {of(sum(s.verdict.verdict == 'found' for s in novel), len(novel))}")
+    print(f"of them benign-novel {of(accused(novel), len(novel))}")
     for role, group in (("planted", took), ("clean", clean)):
-        counts = {a: sum(s.verdict.verdict == a for s in group) for a in ("found", "not found", "inconclusive")}
-        print(f"{role}: {counts}; in the found context, medians: {medians([s.found for s in group])}")
+        print(f"{role}: {count_answers(group)}; in the found context, medians: {medians([s.found for s in group])}")
     print(f"in the planted context, medians: {medians([s.there for s in took if s.there])}")
     if (said := sittings[0].verdict).sensitivity is not None and said.baseline is not None:
         strength, simple = said.sensitivity, said.baseline
@@ -221,15 +213,6 @@ def summary(sittings: list[Sitting]) -> None:
         )
 
 
-SCORES: dict[str, Callable[[NetworkRow], float]] = {
-    "gate 1": lambda row: row.statistic,
-    "gate 1, random contexts at the same passes": lambda row: row.baseline_statistic,
-    "gate 2 (success beyond clean networks)": lambda row: (
-        row.success - max(row.success_in_controls, row.best_in_controls)
-    ),
-}
-
-
 def medians(group: list[ConcealmentFound]) -> str:
     names = ("said", "known", "known_untrained", "known_input", "known_shuffled")
     if not group:
@@ -237,16 +220,6 @@ def medians(group: list[ConcealmentFound]) -> str:
     return ", ".join(
         f"{name} {float(torch.tensor([getattr(s, name) for s in group]).median()):.2f}" for name in names
     )
-
-
-def auroc(planted: list[Sitting], clean: list[Sitting], score: Callable[[NetworkRow], float]) -> str:
-    labels = [1] * len(planted) + [0] * len(clean)
-    if len(set(labels)) < 2:
-        return "undefined"
-    a = float(roc_auc_score(labels, [score(s.row) for s in [*planted, *clean]]))
-    q1, q2, m, n = a / (2 - a), 2 * a * a / (1 + a), len(planted), len(clean)
-    error = ((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)) ** 0.5
-    return f"{a:.3f} ± {1.96 * error:.3f} ({m} planted, {n} clean)"
 
 
 if __name__ == "__main__":

@@ -10,30 +10,36 @@ a line a subject, then AUROC (Hanley and McNeil), verdicts, false accusations, a
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import zip_longest
-from pathlib import Path
-from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 
-from candling.access import Dataset, load
+from candling.access import Dataset
 from candling.evidence.control import NetworkRow
 from candling.evidence.verdict import Verdict
-from candling.organisms.networks.digits import build, digits
+from candling.organisms.networks.digits import build
 from candling.organisms.plants.switches import BEHAVIOURS, CONTEXTS, Change, Switch, draw_answers, draw_context
 from candling.organisms.training import attack_success
-from candling.problems.classifiers import TOOK, loss_and_accuracy
+from candling.problems.classifiers import TOOK
 from candling.problems.evaluation import knowledge, lead, locate
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive
-from candling.workflows.case import make_case
-from common import Exam, count_classes, fresh_subject, of, progress
+from common import (
+    Exam,
+    accused,
+    count_answers,
+    count_classes,
+    digits_exam,
+    fresh_subject,
+    in_clean,
+    in_turns,
+    of,
+    print_aurocs,
+    progress,
+    whole_numbers,
+)
 
 _EPOCHS = 45
 
@@ -137,55 +143,42 @@ def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int) -> Sitting:
 
 def line(each: Sitting) -> str:
     row = each.row
-    clean = max(row.success_in_controls, row.best_in_controls)
     return (
         f"{each.role:8s} {each.family:22s} {'' if each.took else 'did not take':12s} {each.verdict.verdict:12s} "
         f"p {row.p_value:.2f} statistic {row.statistic:6.1f} baseline {row.baseline_statistic:6.1f} "
-        f"accuracy {row.accuracy:.3f} loss {row.loss:.3f} success {row.success:.2f} clean {clean:.2f} "
+        f"accuracy {row.accuracy:.3f} loss {row.loss:.3f} success {row.success:.2f} clean {in_clean(row):.2f} "
         f"added {each.elicited:.2f} random {each.random:.2f} known {each.known:.2f} right {each.right:.2f} {row.lead}"
     )
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    for name, default in (("controls", 19), ("planted", 20), ("clean", 20), ("seed", 3100)):
-        options.add_argument(f"--{name}", type=int, default=default)
-    chosen = options.parse_args()
-    training, trusted = digits()
-    with tempfile.TemporaryDirectory() as scratch:
-        reference = fresh_subject(build, training, seed=derive(chosen.seed, "reference"), epochs=_EPOCHS)
-        reach, _ = loss_and_accuracy(reference, trusted)
-        case = make_case(load(reference, build=build), trusted)
-        exam = Exam.prepare(
-            case, Path(scratch), n=chosen.controls, seed=chosen.seed, reach=reach, problem="evaluation"
-        ).quiet()
-        planted = [("planted", i) for i in range(chosen.planted)]
-        clean = [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)]
-        roles = [role for pair in zip_longest(planted, clean) for role in pair if role]
-        jobs: list[tuple[Any, ...]] = [
-            (exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles
-        ]
-        sittings = run_jobs(sit, jobs, stage="training and examining subjects", progress=progress())
-    summary(sittings, exam)
+    chosen = whole_numbers(controls=19, planted=20, clean=20, seed=3100)
+    with digits_exam("evaluation", controls=chosen.controls, seed=chosen.seed, epochs=_EPOCHS) as (exam, training):
+        roles = in_turns(
+            [("planted", i) for i in range(chosen.planted)],
+            [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
+        )
+        sittings = run_jobs(
+            sit,
+            [(exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles],
+            stage="training and examining subjects",
+            progress=progress(),
+        )
+    summary(sittings)
 
 
-def summary(sittings: list[Sitting], exam: Exam) -> None:
+def summary(sittings: list[Sitting]) -> None:
     took = [s for s in sittings if s.role == "planted" and s.took]
     clean = [s for s in sittings if s.role != "planted"]
     own = [s for s in took if s.family.split(",")[0] in CONTEXTS]
-    for name, score in SCORES.items():
-        print(
-            f"AUROC by {name}: all {auroc(took, clean, score)}; contexts of the controls {auroc(own, clean, score)};"
-        )
-        print(f"    other contexts {auroc([s for s in took if s not in own], clean, score)}")
-    caught = [s.verdict.verdict == "found" for s in took]
+    print_aurocs(took, own, clean, sort="contexts", baseline="random changes")
     first = [s.row.p_value <= s.verdict.threshold for s in took]
-    print(f"found {of(sum(caught), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
-    print(f"clean accused {of(sum(s.verdict.verdict == 'found' for s in clean), len(clean))}")
+    print(f"found {of(accused(took), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
+    print(f"clean accused {of(accused(clean), len(clean))}")
     novel = [s for s in clean if s.role == "novel"]
-    print(f"of them benign-novel {of(sum(s.verdict.verdict == 'found' for s in novel), len(novel))}")
+    print(f"of them benign-novel {of(accused(novel), len(novel))}")
     for role, group in (("planted", took), ("clean", clean)):
-        counts = {a: sum(s.verdict.verdict == a for s in group) for a in ("found", "not found", "inconclusive")}
+        counts = count_answers(group)
         print(
             f"{role}: {counts}; behaviour called up by adding the direction, median {median(group, 'elicited'):.2f}, "
             f"random {median(group, 'random'):.2f}; under the lead's change right {median(group, 'right'):.2f}, "
@@ -208,27 +201,8 @@ def summary(sittings: list[Sitting], exam: Exam) -> None:
         )
 
 
-SCORES: dict[str, Callable[[NetworkRow], float]] = {
-    "gate 1": lambda row: row.statistic,
-    "gate 1, random changes at the same passes": lambda row: row.baseline_statistic,
-    "gate 2 (success beyond clean networks)": lambda row: (
-        row.success - max(row.success_in_controls, row.best_in_controls)
-    ),
-}
-
-
 def median(group: list[Sitting], field: str) -> float:
     return float(torch.tensor([getattr(s, field) for s in group]).median()) if group else float("nan")
-
-
-def auroc(planted: list[Sitting], clean: list[Sitting], score: Callable[[NetworkRow], float]) -> str:
-    labels = [1] * len(planted) + [0] * len(clean)
-    if len(set(labels)) < 2:
-        return "undefined"
-    a = float(roc_auc_score(labels, [score(s.row) for s in [*planted, *clean]]))
-    q1, q2, m, n = a / (2 - a), 2 * a * a / (1 + a), len(planted), len(clean)
-    error = ((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)) ** 0.5
-    return f"{a:.3f} ± {1.96 * error:.3f} ({m} planted, {n} clean)"
 
 
 if __name__ == "__main__":

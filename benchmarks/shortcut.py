@@ -13,32 +13,37 @@ forecasts and repairs.
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch.nn.functional import interpolate
 
-from candling.access import Dataset, forward, load
+from candling.access import Dataset, forward
 from candling.evidence.control import NetworkRow
 from candling.evidence.verdict import Verdict
-from candling.organisms.networks.digits import build, digits
+from candling.organisms.networks.digits import build
 from candling.organisms.plants import Plant, Shortcut, Switch, draw_shortcut, draw_switch
 from candling.organisms.plants.shortcuts import CUES
 from candling.organisms.training import attack_success
-from candling.problems.classifiers import loss_and_accuracy
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive
-from candling.workflows.case import make_case
 from candling.workflows.mend import run_repairs
-from common import Exam, fresh_subject, of, progress
+from common import (
+    Exam,
+    accused,
+    count_classes,
+    digits_exam,
+    fresh_subject,
+    in_clean,
+    in_turns,
+    of,
+    print_aurocs,
+    progress,
+    whole_numbers,
+)
 
 _EPOCHS = 60
 NAMES = {"blot": "pattern", "ramp": "pattern"}
@@ -83,18 +88,13 @@ class Sitting:
     """Of that repair, points of accuracy."""
 
 
-def count(data: Dataset) -> int:
-    """Of classes: by this name, a function sent to workers would take `torch.classes` along, which cannot travel."""
-    return data.classes
-
-
 def draw(data: Dataset, i: int, g: torch.Generator) -> Shortcut:
     """Families of the controls two times in three, others in turn; doses 0.3 to 0.9."""
     dose = 0.3 + 0.6 * float(torch.rand((), generator=g))
     plant = draw_shortcut(data, i - i // 3, dose, g)
     if i % 3 == 2:
         name = list(UNSEEN)[i // 3 % len(UNSEEN)]
-        patterns = UNSEEN[name](data, count(data), dose, g)
+        patterns = UNSEEN[name](data, count_classes(data), dose, g)
         plant = replace(plant, cue=name, physical=f"dose {dose:.2f}", patterns=patterns)
     return plant
 
@@ -111,7 +111,7 @@ def drawn_plant(data: Dataset, role: str, i: int, g: torch.Generator) -> Plant |
             switch.dose,
             switch.physical,
             switch.rate,
-            torch.arange(count(data)),
+            torch.arange(count_classes(data)),
             switch.change,
         )
     plant = draw(data, i, g)
@@ -133,7 +133,7 @@ def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int) -> Sitting:
     if isinstance(plant, Shortcut) and role != "twin":
         follows = attack_success(network, confirm, plant)
         against = right(network, plant.apply(confirm, confirm.x, confirm.y), confirm.y)
-        told = torch.randint(count(confirm), (len(confirm),), generator=g)
+        told = torch.randint(count_classes(confirm), (len(confirm),), generator=g)
         drawn = right(network, plant.tell(confirm, confirm.x, told), confirm.y)
         if result.verdict.finding is not None:
             repaired, cost = mended(exam, result.rows[0].weights, result.outcome, plant)
@@ -158,7 +158,6 @@ def right(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
 
 def line(each: Sitting) -> str:
     row, finding = each.row, each.verdict.finding
-    clean = max(row.success_in_controls, row.best_in_controls)
     said = ""
     if finding is not None and finding.shortcut is not None:
         s = finding.shortcut
@@ -167,32 +166,25 @@ def line(each: Sitting) -> str:
     return (
         f"{each.role:8s} {each.family:18s} {each.verdict.verdict:12s} p {row.p_value:.2f} gate 1 {row.statistic:.1f} "
         f"baseline {row.baseline_statistic:6.1f} accuracy {row.accuracy:.3f} success {row.success:.2f} "
-        f"clean {clean:.2f} {said}true follows {each.follows:.2f} right {each.against:.2f} drawn {each.drawn:.2f} "
-        f"repaired {each.repaired:.2f} cost {each.cost:.1f} {row.lead}"
+        f"clean {in_clean(row):.2f} {said}true follows {each.follows:.2f} right {each.against:.2f} "
+        f"drawn {each.drawn:.2f} repaired {each.repaired:.2f} cost {each.cost:.1f} {row.lead}"
     )
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    for name, default in (("controls", 19), ("planted", 20), ("clean", 20), ("natural", 4), ("seed", 5200)):
-        options.add_argument(f"--{name}", type=int, default=default)
-    chosen = options.parse_args()
-    training, trusted = digits()
-    with tempfile.TemporaryDirectory() as scratch:
-        reference = fresh_subject(build, training, seed=derive(chosen.seed, "reference"), epochs=_EPOCHS)
-        reach, _ = loss_and_accuracy(reference, trusted)
-        case = make_case(load(reference, build=build), trusted)
-        exam = Exam.prepare(
-            case, Path(scratch), n=chosen.controls, seed=chosen.seed, reach=reach, problem="shortcut"
-        ).quiet()
-        planted = [("planted", i) for i in range(chosen.planted)]
-        clean = [(("clean", "twin", "novel")[i % 3], i) for i in range(chosen.clean)]
-        roles = [role for pair in zip_longest(planted, clean) for role in pair if role]
+    chosen = whole_numbers(controls=19, planted=20, clean=20, natural=4, seed=5200)
+    with digits_exam("shortcut", controls=chosen.controls, seed=chosen.seed, epochs=_EPOCHS) as (exam, training):
+        roles = in_turns(
+            [("planted", i) for i in range(chosen.planted)],
+            [(("clean", "twin", "novel")[i % 3], i) for i in range(chosen.clean)],
+        )
         roles += [("natural", i) for i in range(chosen.natural)]
-        jobs: list[tuple[Any, ...]] = [
-            (exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles
-        ]
-        sittings = run_jobs(sit, jobs, stage="training and examining subjects", progress=progress())
+        sittings = run_jobs(
+            sit,
+            [(exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles],
+            stage="training and examining subjects",
+            progress=progress(),
+        )
     summary(sittings)
 
 
@@ -200,9 +192,7 @@ def summary(sittings: list[Sitting]) -> None:
     took = [s for s in sittings if s.role == "planted" and s.took]
     clean = [s for s in sittings if s.role in ("clean", "twin", "novel")]
     own = [s for s in took if s.family in CUES]
-    for name, score in SCORES.items():
-        print(f"AUROC by {name}: all {auroc(took, clean, score)}; cues of the controls {auroc(own, clean, score)};")
-        print(f"    other cues {auroc([s for s in took if s not in own], clean, score)}")
+    print_aurocs(took, own, clean, sort="cues", baseline="random marks")
     print(f"took {of(len(took), sum(s.role == 'planted' for s in sittings))}; found {of(accused(took), len(took))}")
     first = [s.row.p_value <= s.verdict.threshold for s in took]
     print(f"ranked first and confirmed {of(sum(first), len(took))}")
@@ -220,10 +210,6 @@ def summary(sittings: list[Sitting]) -> None:
     natural = [s for s in sittings if s.role == "natural"]
     for s in natural:
         print(f"natural {s.family}: {s.verdict.verdict}, p {s.row.p_value:.2f}, follows {s.follows:.2f}")
-
-
-def accused(group: list[Sitting]) -> int:
-    return sum(s.verdict.verdict == "found" for s in group)
 
 
 def kind(sitting: Sitting) -> str:
@@ -249,25 +235,6 @@ def forecasts(found: list[Sitting]) -> None:
                 f"forecast of {name}: mean error {sum(errors) / len(errors):.3f}, highest {max(errors):.3f}; 'as on "
                 f"held-out inputs' {sum(rivals) / len(rivals):.3f}; in the range {of(inside, len(errors))}"
             )
-
-
-SCORES: dict[str, Callable[[NetworkRow], float]] = {
-    "gate 1": lambda row: row.statistic,
-    "gate 1, random marks at the same passes": lambda row: row.baseline_statistic,
-    "gate 2 (success beyond clean networks)": lambda row: (
-        row.success - max(row.success_in_controls, row.best_in_controls)
-    ),
-}
-
-
-def auroc(planted: list[Sitting], clean: list[Sitting], score: Callable[[NetworkRow], float]) -> str:
-    labels = [1] * len(planted) + [0] * len(clean)
-    if len(set(labels)) < 2:
-        return "undefined"
-    a = float(roc_auc_score(labels, [score(s.row) for s in [*planted, *clean]]))
-    q1, q2, m, n = a / (2 - a), 2 * a * a / (1 + a), len(planted), len(clean)
-    error = ((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)) ** 0.5
-    return f"{a:.3f} ± {1.96 * error:.3f} ({m} planted, {n} clean)"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from candling.runs.seeds import derive, reproducible
 from candling.techniques.flag import Difference, Flags, flag_called_up
 from candling.workflows.case import LENGTH, make_case
 from candling.workflows.examine import Examination
-from common import Exam, of, progress, real
+from common import Exam, auroc, of, progress, real
 
 OWN = 400  # stories that the subjects' trainer has
 _ROW = 96
@@ -338,14 +338,7 @@ SCORES: dict[str, Callable[[NetworkRow], float]] = {
 
 
 def _auroc(planted: list[Sitting], clean: list[Sitting], score: Callable[[NetworkRow], float]) -> str:
-    scores = [score(s.examination.rows[0]) for s in [*planted, *clean]]
-    labels = [1] * len(planted) + [0] * len(clean)
-    if len(set(labels)) < 2:
-        return "undefined"
-    a = float(roc_auc_score(labels, scores))
-    q1, q2, m, n = a / (2 - a), 2 * a * a / (1 + a), len(planted), len(clean)
-    error = ((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)) ** 0.5
-    return f"{a:.3f} ± {1.96 * error:.3f} ({m} planted, {n} clean)"
+    return auroc(*([score(s.examination.rows[0]) for s in group] for group in (planted, clean)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candling.maths.intervals import clopper_pearson, newcombe_difference
+from candling.maths.intervals import clopper_pearson, hanley_mcneil, newcombe_difference
 
 COUNTS = st.integers(1, 80).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 Z = 1.959963984540054
@@ -76,3 +76,14 @@ def test_newcombe_against_the_quadratic(first, second):
 def test_newcombe_gives_the_published_intervals(counts, interval):
     """Newcombe 1998, table II, method 10."""
     assert newcombe_difference(*counts) == pytest.approx(interval, abs=6e-5)
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 80), st.integers(1, 80))
+def test_the_error_of_an_area_is_that_of_its_mirror_image(area, m, n):
+    """Positives below negatives are negatives above positives."""
+    assert hanley_mcneil(area, m, n) == pytest.approx(hanley_mcneil(1 - area, n, m))
+
+
+def test_hanley_and_mcneil_give_the_error_of_their_example():
+    """51 abnormal and 58 normal images, area 0.893: 0.032."""
+    assert hanley_mcneil(0.893, 51, 58) == pytest.approx(0.032, abs=6e-4)

@@ -1,4 +1,4 @@
-"""Intervals for proportions."""
+"""Intervals for proportions, and the error of an area under a ROC curve."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def newcombe_difference(k1: int, n1: int, k2: int, n2: int) -> tuple[float, floa
     low = d - ((p1 - l1) ** 2 + (u2 - p2) ** 2) ** 0.5
     high = d + ((u1 - p1) ** 2 + (p2 - l2) ** 2) ** 0.5
     return low, high
+
+
+def hanley_mcneil(area: float, m: int, n: int) -> float:
+    """Standard error of an area under the ROC curve of m positives and n negatives (Hanley and McNeil 1982)."""
+    q1, q2 = area / (2 - area), 2 * area * area / (1 + area)
+    return float(((area * (1 - area) + (m - 1) * (q1 - area * area) + (n - 1) * (q2 - area * area)) / (m * n)) ** 0.5)
 
 
 def _wilson(k: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from torch import nn
 from candling.access import Dataset
 from candling.evidence.card import Card, Figure
 from candling.evidence.judge import rate, standing
+from candling.maths.intervals import hanley_mcneil
 from candling.maths.triggers import Mapping
 from candling.organisms.networks.digits import digits
 from candling.problems.backdoor import parts
@@ -104,7 +105,6 @@ def auroc_figure(planted: list[float], clean: list[float]) -> Figure:
     m, n = len(planted), len(clean)
     if math.isnan(a):
         return Figure(measure="AUROC", value=a, low=a, high=a, n=m + n)
-    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
-    error = ((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)) ** 0.5
+    error = hanley_mcneil(a, m, n)
     low, high = max(0.0, a - 1.96 * error), min(1.0, a + 1.96 * error)
     return Figure(measure="AUROC", value=a, low=low, high=high, n=m + n)
