@@ -2,8 +2,8 @@
 
 Marks of one form may be small and yet not work: only those count that are followed about as often as the best.
 A spot or a texture explains what a network reads where marks of that form alone need not be much larger than marks of
-any shape; the edge does where marks that leave it alone must be larger by far; else it is a pattern. Of a table, the
-fewest features that hold most of the marks.
+any shape; the edge does where marks on it alone may be smaller than marks on all the rest; else it is a pattern. Of
+a table, the fewest features that hold most of the marks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from candling.techniques.search import FoundCues
 KINDS = {"spot": "spot", "wave": "texture", "edge": "frame", "any": "pattern"}
 """By the form of the marks."""
 
-_LARGER = 2.25  # times that marks of a simple form may be larger than those of any shape; declared before the exam
-_WITHOUT = 1.5  # times that marks must be larger which leave the edge alone, if the edge is what counts
-_AS_WELL = 0.75  # of what the marks of any form are followed at most
+_LARGER = {"spot": 1.75, "wave": 2.25}
+"""Times that marks of a simple form may be larger than those of any shape; declared before the exam."""
+_WITHOUT = 1.1  # times that marks must be larger which leave the edge alone, if the edge is what counts
+_AS_WELL = 0.6  # of what the marks of any form are followed at most
 _NAMED = 3  # classes whose places are said
 _LISTED = 8
 _FEATURES = 0.8  # of the energy
@@ -48,10 +49,12 @@ def name_marks(data: Dataset, found: FoundCues, followed: Sequence[float]) -> Na
     scores = dict(zip((part.form for part in found.parts), found.score.tolist(), strict=True))
     enough = _AS_WELL * max(followed)
     works = {part.form for part, share in zip(found.parts, followed, strict=True) if share >= enough}
-    form = max((form for form in ("spot", "wave") if form in works), key=lambda form: scores[form], default="any")
-    if form == "any" or scores[form] < scores["any"] - math.log(_LARGER):
-        outside = "edge" in works and scores["inside"] <= scores["any"] - math.log(_WITHOUT)
-        form = "edge" if outside else "any"
+    simple = [
+        form for form, times in _LARGER.items() if scores.get(form, -math.inf) >= scores["any"] - math.log(times)
+    ]
+    form = max((form for form in simple if form in works), key=lambda form: scores[form], default="any")
+    if form == "any" and "edge" in works and scores["inside"] <= scores["edge"] - math.log(_WITHOUT):
+        form = "edge"
     if form not in works and data.kind != "tabular":
         form = max(works & KINDS.keys() or {"any"}, key=lambda form: scores[form])
     marks = found.patterns[[part.form for part in found.parts].index(form)]
