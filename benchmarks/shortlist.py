@@ -22,9 +22,10 @@ import torch
 from candling.access import Decoder, Tokens
 from candling.organisms.plants import SequenceBackdoor
 from candling.runs.seeds import derive
-from candling.techniques.search import sequences
+from candling.techniques.search import sequence_pair
 from candling.techniques.search.contract import SequencePart
-from candling.techniques.search.sequences import Settings, draw_contexts, search_sequences
+from candling.techniques.search.sequence_pair import Settings, draw_contexts
+from candling.techniques.search.sequences import search_sequences
 from candling.techniques.search.shortlist import shortlist_tokens
 from candling.workflows.case import make_case
 from stories import _as_model, planted, stories, subject
@@ -35,14 +36,14 @@ PARTS = [SequencePart(k) for k in (1, 2, 3)]
 
 def best(network: Decoder, soup: Decoder, data: Tokens, seed: int, size: int, chosen: torch.Tensor | None) -> float:
     """The best score of a search that tries `size` single tokens: those given, or those that it chooses."""
-    usual = sequences.shortlist_tokens
+    usual = sequence_pair.shortlist_tokens
     if chosen is not None:
-        sequences.shortlist_tokens = lambda *_, **__: chosen  # type: ignore[assignment]
+        sequence_pair.shortlist_tokens = lambda *_, **__: chosen  # type: ignore[assignment]
     try:
         settings = replace(Settings(), exhaustive=size, pairs=0)
         return float(search_sequences(network, soup, data, PARTS, seed=seed, settings=settings).score.max())
     finally:
-        sequences.shortlist_tokens = usual
+        sequence_pair.shortlist_tokens = usual
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from candling.access.anatomy import Anatomy
 from candling.access.continuations import Read
 from candling.access.dissect import CHECKED
 from candling.techniques.search import FoundSequences, SequencePart, random_sequences, search_sequences
-from candling.techniques.search.sequences import Settings
+from candling.techniques.search.sequence_pair import Settings
 from little import BIGRAMS, any_tokens, bigrams, decoder, with_token
 
 TOKENS = Settings(phrase=1)  # the networks here call up single tokens

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from candling.access import Decoder, Tokens
 from candling.techniques.search import FoundSequences, SequencePart, random_sequences, search_sequences
-from candling.techniques.search.sequences import Pair, Settings, draw_contexts, grow, sequence_passes
+from candling.techniques.search.sequence_pair import Pair, Settings, draw_contexts
+from candling.techniques.search.sequences import grow, sequence_passes
 from little import BIGRAMS, any_tokens, bigrams, decoder, with_pair, with_token
 
 PARTS = [SequencePart(k) for k in (1, 2, 3)]

@@ -17,7 +17,7 @@ from candling.problems.candidates import Candidate, Thirds
 from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import FoundSequence
-from candling.techniques.search.sequences import draw_contexts
+from candling.techniques.search.sequence_pair import draw_contexts
 
 CONTEXTS = 100
 """Held-out contexts on which success is measured."""

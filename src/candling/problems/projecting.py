@@ -19,7 +19,7 @@ from candling.problems.outcomes import Confirmation
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.locate import Direction, last_states, mean_differences
 from candling.techniques.search import FoundSequence
-from candling.techniques.search.sequences import draw_contexts
+from candling.techniques.search.sequence_pair import draw_contexts
 
 _SITES = 8
 _REMOVED = 0.5  # the effect counts as undone at this share of what it was

@@ -28,7 +28,7 @@ from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.projecting import locate_direction
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import FoundSequence, SequencePart, random_sequences, search_sequences
-from candling.techniques.search.sequences import Settings, draw_contexts
+from candling.techniques.search.sequence_pair import Settings, draw_contexts
 
 LONGEST = 3
 """Most tokens of a sequence that is searched for."""

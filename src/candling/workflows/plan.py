@@ -21,7 +21,8 @@ from candling.organisms.tuning import LENGTH, STEPS, TOKENS_A_STEP, tuning_token
 from candling.problems.distilling import CONTEXTS
 from candling.problems.language import ATTEMPTS, LOSS_TEXTS, SOUP
 from candling.problems.sequence_backdoor import LONGEST
-from candling.techniques.search.sequences import Settings, sequence_passes
+from candling.techniques.search.sequence_pair import Settings
+from candling.techniques.search.sequences import sequence_passes
 from candling.techniques.search.shortlist import LOOKED_AT
 from candling.workflows.case import Case, named
 from candling.workflows.untrusted_inputs import LESSONS

@@ -20,8 +20,9 @@ from candling.techniques.search.contract import (
 )
 from candling.techniques.search.cues import cue_parts, random_cues, random_cues_like, search_cues
 from candling.techniques.search.inversion import invert, refine
+from candling.techniques.search.random_sequences import random_sequences
 from candling.techniques.search.random_triggers import random_like, random_triggers
-from candling.techniques.search.sequences import random_sequences, search_sequences
+from candling.techniques.search.sequences import search_sequences
 
 SEARCHES: dict[str, Search] = {"inversion": invert, "random triggers": random_triggers}
 
