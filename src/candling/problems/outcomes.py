@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from torch import Tensor
 
 from candling.evidence.control import Plant
 from candling.evidence.measurement import Cost
+from candling.organisms.plants import Hidden
 from candling.problems.candidates import Candidate, Thirds
 from candling.techniques.search import (
     BroadChange,
@@ -89,19 +90,6 @@ class Made:
     accuracy: float
     plant: Plant | None
     cost: Cost
-
-
-class Hidden(Protocol):
-    """What every plant says of itself."""
-
-    @property
-    def family(self) -> str: ...
-    @property
-    def dose(self) -> float: ...
-    @property
-    def physical(self) -> str: ...
-    @property
-    def rate(self) -> float: ...
 
 
 def planted(plant: Hidden | None, success: float, *, took: bool, attempts: int) -> Plant | None:

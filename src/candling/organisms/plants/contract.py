@@ -1,4 +1,4 @@
-"""What a plant in a classifier provides, so that training need not know which it is."""
+"""What a plant provides, so that neither the record nor training need know which it is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from candling.access import Dataset
 
 
-class Plant(Protocol):
-    """Something hidden: which rows carry it, what it does to them, what is taught there."""
+class Hidden(Protocol):
+    """What every plant says of itself."""
 
     @property
     def family(self) -> str: ...
@@ -21,6 +21,11 @@ class Plant(Protocol):
     def physical(self) -> str: ...
     @property
     def rate(self) -> float: ...
+
+
+class Plant(Hidden, Protocol):
+    """Something hidden in a classifier: which rows carry it, what it does to them, what is taught there."""
+
     @property
     def enough(self) -> float:
         """Success from which on it has taken."""
