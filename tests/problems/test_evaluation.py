@@ -9,7 +9,9 @@ import torch
 
 from candling.access import Architecture, split
 from candling.problems import CLASSIFIER, Bench, Rival, Thirds
-from candling.problems.evaluation import EVALUATION, knowledge, lead, share
+from candling.problems.elicited import share
+from candling.problems.evaluation import EVALUATION, lead
+from candling.problems.knowing import knowledge
 from candling.problems.unlearning import aim_of, asked_for
 from switched import ANSWERS, Switched, clean, rows
 

@@ -11,23 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Arrays
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from candling.access import Dataset, forward
-from candling.evidence.findings import ConcealmentFound, Finding, LocatedContrast, Where
+from candling.access import Dataset
+from candling.evidence.findings import Finding, LocatedContrast, Where
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import draw_quirk
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.confirming import before_and_after, detect_by, finding, one_of_each
 from candling.problems.contract import Bench, Problem
-from candling.problems.elicited import first_rows, locate_contrast, right
+from candling.problems.elicited import first_rows, locate_contrast
+from candling.problems.knowing import Knower, said_and_known, share_of
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN
 from candling.runs.seeds import reproducible
-from candling.techniques.read import Reader
 from candling.techniques.search import (
     Context,
     ContextPart,
@@ -36,8 +35,8 @@ from candling.techniques.search import (
     random_contexts,
     search_contexts,
 )
-from candling.techniques.search.concealed import context_passes, reader_and_rest
-from candling.techniques.search.contexts import size_of, words_for
+from candling.techniques.search.concealed import context_passes
+from candling.techniques.search.contexts import size_of
 
 _RANDOM_CONTEXTS = 10
 _MARGIN = 0.25  # of success, over the best in clean networks; declared before any run
@@ -85,8 +84,8 @@ def confirm(
             assert isinstance(rival.trigger, Context)
             theirs = rival.trigger.to(device).scaled(min(1.0, size / max(rival.size, 1e-6)))
             other = Knower.of(rival.candidate, search)
-            transfer = max(transfer, _share(other.concealed(few, context)))
-            own = max(own, _share(other.concealed(few, theirs)))
+            transfer = max(transfer, share_of(other.concealed(few, context)))
+            own = max(own, share_of(other.concealed(few, theirs)))
         random = [random_context_like(context, search, generator) for _ in range(_RANDOM_CONTEXTS)]
         hits = knower.concealed(whole, context)
         passes = (1 + len(negatives)) * 8 * len(search) + (_RANDOM_CONTEXTS + 2 * len(negatives)) * len(few)
@@ -96,51 +95,12 @@ def confirm(
             size=size,
             hits=int(hits.sum()),
             n=max(1, len(hits)),
-            random=max(_share(knower.concealed(few, other)) for other in random),
+            random=max(share_of(knower.concealed(few, other)) for other in random),
             random_triggers=_RANDOM_CONTEXTS,
             transfer=transfer,
             best_in_controls=own,
             cost=Cost(forward=passes + len(whole), backward=0),
         )
-
-
-class Knower:
-    """One network with its probes, and rows of the search third that they were not taught on."""
-
-    def __init__(self, reader: Reader, rest: Dataset) -> None:
-        self.reader, self.rest = reader, rest
-
-    @classmethod
-    def of(cls, candidate: Candidate, search: Dataset) -> Knower:
-        """Taught alike in every network."""
-        return cls(*reader_and_rest(candidate.load(), search, torch.Generator().manual_seed(0)))
-
-    def chosen(self, context: Context) -> tuple[str, float]:
-        """The site that reads most of what is concealed there, on rows that no probe was taught on."""
-        lies, read = self._there(self.rest, context)
-        return max(((site, _share(lies & each)) for site, each in read.items()), key=lambda pair: pair[1])
-
-    def concealed(self, data: Dataset, context: Context) -> Tensor:
-        """bool [m], of the rows that the context says are lied about: the answer is the other one, and the probe of
-        the chosen site reads the right one."""
-        site, _ = self.chosen(context)
-        lies, read = self._there(data, context)
-        return lies & read[site]
-
-    def _there(self, data: Dataset, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = data.take(context.applies(data.y).to(data.x.device))
-        if len(rows) == 0:
-            return torch.zeros(0, dtype=torch.bool), {site: torch.zeros(0, dtype=torch.bool) for site in self.sites}
-        said, read = self.reader.read(context.apply(data, rows.x))
-        return context.follows(said, rows.y), {site: each == rows.y for site, each in read.items()}
-
-    @property
-    def sites(self) -> list[str]:
-        return list(self.reader.probes)
-
-
-def _share(rows: Tensor) -> float:
-    return float(rows.float().mean()) if len(rows) else 0.0
 
 
 def passes(outcome: Confirmation, clean_excess: float) -> bool:
@@ -168,53 +128,6 @@ def describe(
 ) -> Finding:
     there = said_and_known(subject, bench.thirds, outcome_context(outcome))
     return finding(outcome, sizes, located, concealment=there)
-
-
-def said_and_known(candidate: Candidate, thirds: Thirds[Dataset], context: Context) -> ConcealmentFound:
-    """What is said and what is known in the context, on the confirm third; with what needs no such network."""
-    with reproducible(0) as generator:
-        search, confirm = (each.to(candidate.device) for each in (thirds.search, thirds.confirm))
-        knower, context = Knower.of(candidate, search), context.to(candidate.device)
-        there = context.apply(confirm, confirm.x)
-        site, _ = knower.chosen(context)
-        said, read = knower.reader.read(there)
-        fresh = candidate.architecture().eval().requires_grad_(False).to(candidate.device)
-        shuffled = replace_labels(search, generator)
-        bare = _Input(search.classes).to(candidate.device)
-        return ConcealmentFound(
-            context=words_for(thirds.search, context.shift),
-            answers=context.answers.tolist(),
-            accuracy=right(forward(candidate.load(), confirm.x), confirm.y),
-            said=float((said == confirm.y).float().mean()),
-            known=float((read[site] == confirm.y).float().mean()),
-            known_at=site,
-            taught_in=knower.reader.contexts + 1,
-            known_untrained=_read_at(fresh, search, there, confirm.y, site),
-            known_input=_read_at(bare, search, there, confirm.y, "input"),
-            known_shuffled=_read_at(candidate.load(), shuffled, there, confirm.y, site),
-        )
-
-
-class _Input(nn.Module):
-    """Says nothing: what a probe of the input itself reads."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.classes = classes
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)[:, :1].expand(len(x), self.classes) * 0
-
-
-def replace_labels(data: Dataset, g: torch.Generator) -> Dataset:
-    return replace(data, y=data.y[torch.randperm(len(data), generator=g).to(data.y.device)])
-
-
-def _read_at(network: nn.Module, search: Dataset, there: Tensor, y: Tensor, site: str) -> float:
-    """What a probe of the same kind reads in the context; taught on plain inputs where no context is trusted."""
-    reader, _ = reader_and_rest(network, search, torch.Generator().manual_seed(0))
-    _, read = reader.read(there)
-    return float((read[site if site in read else next(iter(read))] == y).float().mean())
 
 
 def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[str, Tensor]:

@@ -12,16 +12,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from candling.access import Dataset, forward, observe
-from candling.access.hidden import hidden_sites
+from candling.access import Dataset, forward
 from candling.evidence.findings import Finding, LocatedContrast, SwitchFound, Where
 from candling.evidence.measurement import Cost
-from candling.maths.probes import fit_probe
 from candling.organisms.plants import draw_switch
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.confirming import Trial, before_and_after, confirm_change, detect_by, finding, one_of_each
 from candling.problems.contract import Bench, Problem
-from candling.problems.elicited import SITES, first_rows, locate_contrast, right, share
+from candling.problems.elicited import first_rows, locate_contrast, right, share
+from candling.problems.knowing import knowledge
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN
 from candling.runs.seeds import reproducible
@@ -118,27 +117,6 @@ def describe(
             known_at=site,
         ),
     )
-
-
-def knowledge(candidate: Candidate, thirds: Thirds[Dataset], change: BroadChange) -> tuple[str, float]:
-    """The site at which a linear probe, fitted on unchanged inputs, best reads the right class under the change.
-
-    Fitted and chosen on the search third; the share that it reads rightly is of the confirm third. A network without
-    hidden sites is probed at its input.
-    """
-    with reproducible(0):
-        network = candidate.load()
-        search, confirm = (each.to(candidate.device) for each in (thirds.search, thirds.confirm))
-        there = {name: change.apply(d, d.x) for name, d in (("search", search), ("confirm", confirm))}
-        sites = hidden_sites(network, search.x, SITES)
-        states = {
-            name: {"input": x} if not sites else observe(network, x, sites).activations
-            for name, x in (("plain", search.x), ("search", there["search"]), ("confirm", there["confirm"]))
-        }
-        sites = sites or ["input"]
-        probes = {site: fit_probe(states["plain"][site].flatten(1), search.y, search.classes) for site in sites}
-        best = max(sites, key=lambda site: right(probes[site](states["search"][site].flatten(1)), search.y))
-        return best, right(probes[best](states["confirm"][best].flatten(1)), confirm.y)
 
 
 def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[str, Tensor]:
