@@ -32,6 +32,7 @@ from candling.techniques.locate.edge_attribution import edge_attribution, edge_a
 from candling.techniques.locate.patching import patch
 from candling.techniques.locate.path_patching import patch_paths
 from candling.techniques.locate.random_scores import random_scores
+from candling.workflows.exams.organism import auroc
 from circuit_tasks import ZERO, Task, cases
 
 FIRST_SEED = 300
@@ -196,14 +197,6 @@ def _against_truth(technique: Technique, task: Task, scores: Tensor) -> float:
     inside, outside = (parts & shown).any((1, 2)), ~(parts & task.true).any((1, 2))
     there = ~scores.isnan()
     return auroc(scores[inside & there], scores[outside & there])
-
-
-def auroc(positive: Tensor, negative: Tensor) -> float:
-    """How often a true part is above a false one; ties count half."""
-    if not len(positive) or not len(negative):
-        return math.nan
-    above = positive[:, None] - negative
-    return float((above > 0).double().mean() + 0.5 * (above == 0).double().mean())
 
 
 def main(seeds: int, n: int, words: str = "") -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Arrays
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from candling.maths.intervals import clopper_pearson
 from candling.maths.triggers import Mapping
 from candling.organisms.plants import draw_backdoor
 from candling.problems.candidates import Candidate, Thirds
-from candling.problems.confirming import EXAMPLES, before_and_after, finding
+from candling.problems.confirming import EXAMPLES, before_and_after, detect_by, finding
 from candling.problems.contract import Bench, Problem
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN, lead
@@ -69,11 +70,8 @@ def untested(data: Dataset) -> list[str]:
 
 def detect(candidate: Candidate, search: Dataset, wanted: Sequence[Part], seed: int) -> Detection:
     """The search and the baseline on one network, with the seed that every other network gets."""
-    with reproducible(seed):
-        network, data = candidate.load(), search.to(candidate.device)
-        found = invert(network, data, wanted, seed=seed, batch=candidate.batch)
-        passes = found.cost.forward + found.cost.backward
-        return Detection(found, random_triggers(network, data, wanted, seed=seed, passes=passes))
+    searches = partial(invert, batch=candidate.batch), random_triggers
+    return detect_by(candidate, search, wanted, seed, searches=searches)
 
 
 def confirm(
