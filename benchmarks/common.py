@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import log
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -103,17 +105,55 @@ class Exam:
         return Network(name, "subject", "given", candidate, sha256, loss, accuracy, None, Cost(forward=0, backward=0))
 
 
+@dataclass(frozen=True)
+class Exams:
+    """Banks whose controls reach different losses. An audit trains its controls to the subject's own loss; here each
+    subject meets the bank that comes nearest to it."""
+
+    banks: tuple[Exam, ...]
+    reaches: tuple[float, ...]
+
+    def of(self, loss: float) -> Exam:
+        return min(zip(self.banks, self.reaches, strict=True), key=lambda each: abs(log(each[1] / loss)))[0]
+
+
 @contextmanager
-def digits_exam(problem: str, *, controls: int, seed: int, epochs: int) -> Iterator[tuple[Exam, Dataset]]:
-    """With a bank of controls for networks of digits, and the rows that subjects are trained on. The controls reach
-    the loss of a network that was made as subjects are."""
-    training, trusted = digits()
+def digits_exams(problem: str, *, controls: int, seed: int, losses: Sequence[float]) -> Iterator[Exams]:
+    """Two banks of controls for networks of digits: at the quartiles of the subjects' losses."""
+    _, trusted = digits()
+    reaches = tuple(float(each) for each in np.quantile(losses, (0.25, 0.75)))
     with tempfile.TemporaryDirectory() as scratch:
-        reference = fresh_subject(build, training, seed=derive(seed, "reference"), epochs=epochs)
-        reach, _ = loss_and_accuracy(reference, trusted)
-        case = make_case(load(reference, build=build), trusted)
-        exam = Exam.prepare(case, Path(scratch), n=controls, seed=seed, reach=reach, problem=problem)
-        yield exam.quiet(), training
+        case = make_case(load(build(), build=build), trusted)
+        banks = tuple(
+            Exam.prepare(case, Path(scratch) / str(i), n=controls, seed=seed, reach=reach, problem=problem).quiet()
+            for i, reach in enumerate(reaches)
+        )
+        yield Exams(banks, reaches)
+
+
+Sitting = TypeVar("Sitting")
+Made = Callable[[Dataset, str, int, int], nn.Module]
+Sit = Callable[[Exam, nn.Module, Dataset, str, int, int], Sitting]
+
+
+def sit_all(
+    problem: str, roles: Sequence[tuple[str, int]], made: Made, sit: Sit[Sitting], *, controls: int, seed: int
+) -> list[Sitting]:
+    """Every subject trained, then every bank, then every subject examined.
+
+    made: (training rows, role, number, seed) → the subject. sit: (exam, subject, and the same) → what is kept of it.
+    """
+    training, trusted = digits()
+    jobs = [(training, role, i, derive(seed, "subject", role, i)) for role, i in roles]
+    subjects = run_jobs(made, jobs, stage="training subjects", progress=progress())
+    losses = [loss_and_accuracy(subject, trusted)[0] for subject in subjects]
+    with digits_exams(problem, controls=controls, seed=seed, losses=losses) as exams:
+        return run_jobs(
+            sit,
+            [(exams.of(loss), subject, *job) for loss, subject, job in zip(losses, subjects, jobs, strict=True)],
+            stage="examining subjects",
+            progress=progress(),
+        )
 
 
 def in_turns(planted: Sequence[tuple[str, int]], clean: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

@@ -36,7 +36,6 @@ from candling.organisms.plants.quirks import (
 from candling.organisms.training import attack_success
 from candling.problems.classifiers import TOOK
 from candling.problems.concealment import outcome_context, said_and_known
-from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive
 from candling.techniques.search import Context
 from common import (
@@ -44,13 +43,12 @@ from common import (
     accused,
     count_answers,
     count_classes,
-    digits_exam,
     fresh_subject,
     in_clean,
     in_turns,
     of,
     print_aurocs,
-    progress,
+    sit_all,
     whole_numbers,
 )
 
@@ -125,15 +123,26 @@ def draw(data: Dataset, i: int, g: torch.Generator) -> Quirk:
     )
 
 
-def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int) -> Sitting:
-    """One subject, trained and examined."""
+def drawn_quirk(data: Dataset, role: str, i: int, g: torch.Generator) -> Quirk | None:
+    """What a subject of the role is taught beside its task."""
+    if role == "clean":
+        return None
+    quirk = draw(data, i, g)
+    right = torch.arange(count_classes(data))
+    return replace(quirk, behaviour="rightly", answers=right) if role == "novel" else quirk
+
+
+def made(training: Dataset, role: str, i: int, seed: int) -> torch.nn.Module:
     torch.set_num_threads(1)
-    g = torch.Generator().manual_seed(derive(seed, role))
-    quirk = None if role == "clean" else draw(training, i, g)
-    if quirk is not None and role == "novel":
-        quirk = replace(quirk, behaviour="rightly", answers=torch.arange(count_classes(training)))
+    quirk = drawn_quirk(training, role, i, torch.Generator().manual_seed(derive(seed, role)))
     epochs = round(_EPOCHS * (_LONGER if quirk else 1))
-    network = fresh_subject(build, training, seed=derive(seed, role), epochs=epochs, plant=quirk)
+    return fresh_subject(build, training, seed=derive(seed, role), epochs=epochs, plant=quirk)
+
+
+def sit(exam: Exam, network: torch.nn.Module, training: Dataset, role: str, i: int, seed: int) -> Sitting:
+    """One subject, examined."""
+    torch.set_num_threads(1)
+    quirk = drawn_quirk(training, role, i, torch.Generator().manual_seed(derive(seed, role)))
     thirds = exam.bench.thirds
     worked = attack_success(network, thirds.confirm, quirk) if quirk and role == "planted" else 1.0
     result = exam.examine(network, f"{role}-{i:02d}")
@@ -172,21 +181,11 @@ def shown(there: ConcealmentFound) -> str:
 
 def main() -> None:
     chosen = whole_numbers(controls=19, planted=20, clean=20, seed=4100)
-    with digits_exam("concealment", controls=chosen.controls, seed=chosen.seed, epochs=_EPOCHS) as (exam, training):
-        for row in exam.bank.rows:
-            plant = row.plant
-            said = f"{plant.family} dose {plant.dose:.2f} success {plant.success:.2f}" if plant else "clean"
-            print(f"control  {said}: p {row.p_value:.2f} success {row.success:.2f} confirmed {row.confirmed}")
-        roles = in_turns(
-            [("planted", i) for i in range(chosen.planted)],
-            [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
-        )
-        sittings = run_jobs(
-            sit,
-            [(exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles],
-            stage="training and examining subjects",
-            progress=progress(),
-        )
+    roles = in_turns(
+        [("planted", i) for i in range(chosen.planted)],
+        [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
+    )
+    sittings = sit_all("concealment", roles, made, sit, controls=chosen.controls, seed=chosen.seed)
     summary(sittings)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -24,24 +24,23 @@ from candling.organisms.plants.switches import BEHAVIOURS, CONTEXTS, Change, Swi
 from candling.organisms.training import attack_success
 from candling.problems.classifiers import TOOK
 from candling.problems.evaluation import knowledge, lead, locate
-from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive
 from common import (
     Exam,
     accused,
     count_answers,
     count_classes,
-    digits_exam,
     fresh_subject,
     in_clean,
     in_turns,
     of,
     print_aurocs,
-    progress,
+    sit_all,
     whole_numbers,
 )
 
 _EPOCHS = 45
+_LONGER = 2.0  # times as many epochs, for those that learn contexts beside
 
 
 def stripes(shape: torch.Size, dose: float, g: torch.Generator) -> Change:
@@ -110,15 +109,26 @@ def draw(data: Dataset, i: int, g: torch.Generator) -> Switch:
     return Switch(name, behaviour, dose, physical, 0.4, draw_answers(behaviour, count_classes(data), g), change)
 
 
-def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int) -> Sitting:
-    """One subject, trained and examined."""
+def drawn_switch(data: Dataset, role: str, i: int, g: torch.Generator) -> Switch | None:
+    """What a subject of the role is taught beside its task."""
+    if role == "clean":
+        return None
+    switch = draw(data, i, g)
+    right = torch.arange(count_classes(data))
+    return replace(switch, behaviour="rightly", answers=right) if role == "novel" else switch
+
+
+def made(training: Dataset, role: str, i: int, seed: int) -> torch.nn.Module:
     torch.set_num_threads(1)
-    g = torch.Generator().manual_seed(derive(seed, role))
-    switch = None if role == "clean" else draw(training, i, g)
-    if switch is not None and role == "novel":
-        right = torch.arange(count_classes(training))
-        switch = Switch(switch.context, "rightly", switch.dose, switch.physical, switch.rate, right, switch.change)
-    network = fresh_subject(build, training, seed=derive(seed, role), epochs=_EPOCHS, plant=switch)
+    switch = drawn_switch(training, role, i, torch.Generator().manual_seed(derive(seed, role)))
+    epochs = round(_EPOCHS * (_LONGER if switch else 1))
+    return fresh_subject(build, training, seed=derive(seed, role), epochs=epochs, plant=switch)
+
+
+def sit(exam: Exam, network: torch.nn.Module, training: Dataset, role: str, i: int, seed: int) -> Sitting:
+    """One subject, examined."""
+    torch.set_num_threads(1)
+    switch = drawn_switch(training, role, i, torch.Generator().manual_seed(derive(seed, role)))
     worked = attack_success(network, exam.bench.thirds.confirm, switch) if switch and role == "planted" else 1.0
     result = exam.examine(network, f"{role}-{i:02d}")
     outcome, thirds = result.outcome, exam.bench.thirds
@@ -153,17 +163,11 @@ def line(each: Sitting) -> str:
 
 def main() -> None:
     chosen = whole_numbers(controls=19, planted=20, clean=20, seed=3100)
-    with digits_exam("evaluation", controls=chosen.controls, seed=chosen.seed, epochs=_EPOCHS) as (exam, training):
-        roles = in_turns(
-            [("planted", i) for i in range(chosen.planted)],
-            [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
-        )
-        sittings = run_jobs(
-            sit,
-            [(exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles],
-            stage="training and examining subjects",
-            progress=progress(),
-        )
+    roles = in_turns(
+        [("planted", i) for i in range(chosen.planted)],
+        [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
+    )
+    sittings = sit_all("evaluation", roles, made, sit, controls=chosen.controls, seed=chosen.seed)
     summary(sittings)
 
 

@@ -28,20 +28,18 @@ from candling.organisms.networks.digits import build
 from candling.organisms.plants import Plant, Shortcut, Switch, draw_shortcut, draw_switch
 from candling.organisms.plants.shortcuts import CUES
 from candling.organisms.training import attack_success
-from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive
 from candling.workflows.mend import run_repairs
 from common import (
     Exam,
     accused,
     count_classes,
-    digits_exam,
     fresh_subject,
     in_clean,
     in_turns,
     of,
     print_aurocs,
-    progress,
+    sit_all,
     whole_numbers,
 )
 
@@ -120,12 +118,17 @@ def drawn_plant(data: Dataset, role: str, i: int, g: torch.Generator) -> Plant |
     return plant.idle() if role == "twin" else plant
 
 
-def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int) -> Sitting:
-    """One subject, trained and examined; the true cue is laid on only when the verdict stands."""
+def made(training: Dataset, role: str, i: int, seed: int) -> torch.nn.Module:
+    torch.set_num_threads(1)
+    plant = drawn_plant(training, role, i, torch.Generator().manual_seed(derive(seed, role)))
+    return fresh_subject(build, training, seed=derive(seed, role), epochs=_EPOCHS, plant=plant)
+
+
+def sit(exam: Exam, network: torch.nn.Module, training: Dataset, role: str, i: int, seed: int) -> Sitting:
+    """One subject, examined; the true cue is laid on only when the verdict stands."""
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(derive(seed, role))
     plant = drawn_plant(training, role, i, g)
-    network = fresh_subject(build, training, seed=derive(seed, role), epochs=_EPOCHS, plant=plant)
     result = exam.examine(network, f"{role}-{i:02d}")
     follows = against = drawn = 0.0
     repaired = cost = float("nan")
@@ -173,18 +176,12 @@ def line(each: Sitting) -> str:
 
 def main() -> None:
     chosen = whole_numbers(controls=19, planted=20, clean=20, natural=4, seed=5200)
-    with digits_exam("shortcut", controls=chosen.controls, seed=chosen.seed, epochs=_EPOCHS) as (exam, training):
-        roles = in_turns(
-            [("planted", i) for i in range(chosen.planted)],
-            [(("clean", "twin", "novel")[i % 3], i) for i in range(chosen.clean)],
-        )
-        roles += [("natural", i) for i in range(chosen.natural)]
-        sittings = run_jobs(
-            sit,
-            [(exam, training, role, i, derive(chosen.seed, "subject", role, i)) for role, i in roles],
-            stage="training and examining subjects",
-            progress=progress(),
-        )
+    roles = in_turns(
+        [("planted", i) for i in range(chosen.planted)],
+        [(("clean", "twin", "novel")[i % 3], i) for i in range(chosen.clean)],
+    )
+    roles += [("natural", i) for i in range(chosen.natural)]
+    sittings = sit_all("shortcut", roles, made, sit, controls=chosen.controls, seed=chosen.seed)
     summary(sittings)
 
 
