@@ -35,7 +35,8 @@ from candling.organisms.plants.quirks import (
 )
 from candling.organisms.training import attack_success
 from candling.problems.classifiers import TOOK
-from candling.problems.concealment import outcome_context, said_and_known
+from candling.problems.concealment import outcome_context
+from candling.problems.knowing import said_and_known
 from candling.runs.seeds import derive
 from candling.techniques.search import Context
 from common import (

@@ -23,7 +23,8 @@ from candling.organisms.networks.digits import build
 from candling.organisms.plants.switches import BEHAVIOURS, CONTEXTS, Change, Switch, draw_answers, draw_context
 from candling.organisms.training import attack_success
 from candling.problems.classifiers import TOOK
-from candling.problems.evaluation import knowledge, lead, locate
+from candling.problems.evaluation import lead, locate
+from candling.problems.knowing import knowledge
 from candling.runs.seeds import derive
 from common import (
     Exam,
