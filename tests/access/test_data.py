@@ -20,6 +20,7 @@ from candling.errors import CandlingError, InputError, UnsafeInputError
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 Y = np.array([0, 1, 2, 1])
+SENSORS = np.array([[1, 1], [0, 0], [1, 0], [0, 1]])
 
 
 @pytest.fixture
@@ -89,7 +90,14 @@ def test_taken_rows_keep_what_belongs_to_the_whole() -> None:
         (X[:, :0], Y, "empty"),
         (X[:, 0], Y, "x is [4]"),
         (X.reshape(1, 1, 1, 3, 4), Y, "x must be"),
-        (X, Y[:, None], "y [4, 1]"),
+        (X, Y[:, None], "y is [4, 1]: 1 sensor cannot be contradicted"),
+        (X, SENSORS[:3], "x has 4 rows, y has 3"),
+        (X, SENSORS.astype(float), "y is float64"),
+        (X, 2 * SENSORS, "a sensor says 2 in row 0 (3 such)"),
+        (X, SENSORS - 1, "a sensor says -1 in row 1 (3 such)"),
+        (X, SENSORS[:, :, None], "y [4, 2, 1]"),
+        (X, np.maximum(SENSORS, [0, 1]), "all 2 sensors say no in none of 4 rows"),
+        (X, np.minimum(SENSORS, [0, 1]), "all 2 sensors say yes in none of 4 rows"),
         (X, Y[:3], "x has 4 rows, y has 3"),
         (np.where(X > 5, np.nan, X), Y, "NaN or Inf in 2 rows, first in row 2"),
         (np.where(X == 4, -np.inf, X), Y, "NaN or Inf in 1 rows, first in row 1"),
@@ -363,3 +371,25 @@ def test_untrusted_inputs_of_another_shape_or_copied_from_the_trusted_are_refuse
     with pytest.raises(InputError, match="first in row 0"):  # -0.0 is 0.0
         check_inputs(np.array([[-0.0, 1, 2]]), trusted)
     assert check_inputs(np.array([[9.0, 9, 9]]), trusted).tolist() == [[9.0, 9.0, 9.0]]
+
+
+def test_sensors_come_with_the_outcome_beside_them(file: Path) -> None:
+    """As numbers or truth values, from a file or from memory: the same; rows, and their order, are kept."""
+    data = from_arrays(X, SENSORS)
+    assert data.sensors is not None
+    assert data.sensors.tolist() == SENSORS.astype(bool).tolist()
+    assert data.y.tolist() == [1, 0, 0, 0]
+    assert data.classes == 2
+    np.savez(file, x=X, y=SENSORS > 0)
+    assert read_npz(file).sha256 == data.sha256 != from_arrays(X, SENSORS[:, ::-1]).sha256
+    part = data.take([3, 0])
+    assert part.sensors is not None
+    assert part.sensors.tolist() == [[False, True], [True, True]]
+    assert part.sha256 == from_arrays(X[[3, 0, 1]], SENSORS[[3, 0, 1]]).take([0, 1]).sha256
+
+
+def test_a_network_has_one_output_for_each_sensor() -> None:
+    data = from_arrays(X, SENSORS)
+    assert check_fits(data, torch.nn.Linear(3, 2)) == 2
+    error = refusal(check_fits, data, torch.nn.Linear(3, 3))
+    assert "the network has 3 outputs, y 2 sensors" in str(error)

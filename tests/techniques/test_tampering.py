@@ -76,5 +76,5 @@ def test_the_world_is_as_it_is_told(tampering):
 
 
 def test_an_audit_of_a_classifier_says_why_it_does_not_look_for_tampering():
-    with pytest.raises(InputError, match=r"is no class of an audit.*docs/tampering\.md"):
+    with pytest.raises(InputError, match=r"is no class for a classifier.*docs/tampering\.md"):
         named(CLASSIFIER, ["backdoor", "tampering"])

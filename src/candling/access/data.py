@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from candling.access.checkpoint import raw_bytes
 from candling.access.modes import undisturbed
 from candling.access.npz import Array, read_arrays
+from candling.access.readings import readings
 from candling.access.wording import bad_input, shown
 
 MAX_CLASSES = 1_000_000
@@ -28,7 +29,7 @@ class Dataset:
     x: Tensor
     """float32, images [n, C, H, W] or tabular [n, d], in the units that the network expects."""
     y: Tensor
-    """int64 [n], each in [0, classes)."""
+    """int64 [n], each in [0, classes). Of sensors: 1 where all say yes, else 0."""
     classes: int
     sha256: str
     """Of the content: shapes, x and y. The same from a file and from memory."""
@@ -36,6 +37,8 @@ class Dataset:
     """Least value that a trigger may use: [1, 1, 1] over all images, or [d], one for each feature."""
     high: Tensor
     """Greatest value that a trigger may use, shaped like `low`."""
+    sensors: Tensor | None = None
+    """bool [n, sensors]: what each sensor says, where y was given so."""
 
     @property
     def kind(self) -> Literal["image", "tabular"]:
@@ -48,14 +51,17 @@ class Dataset:
         """The same rows on another device."""
         moved = (t.to(device) for t in (self.x, self.y, self.low, self.high))
         x, y, low, high = moved
-        return Dataset(x, y, self.classes, self.sha256, low, high)
+        sensors = None if self.sensors is None else self.sensors.to(device)
+        return Dataset(x, y, self.classes, self.sha256, low, high, sensors)
 
     def take(self, index: Tensor | Array | Sequence[int]) -> Dataset:
         """The rows at `index` (row numbers, or a mask [n]), with the classes and value range of the whole."""
         rows = torch.as_tensor(index)
         rows = rows if rows.dtype == torch.bool else rows.long()
         x, y = self.x[rows], self.y[rows]
-        return Dataset(x, y, self.classes, _sha256(x, y), self.low, self.high)
+        sensors = None if self.sensors is None else self.sensors[rows]
+        sha256 = _sha256(x, y if sensors is None else sensors)
+        return Dataset(x, y, self.classes, sha256, self.low, self.high, sensors)
 
 
 def read_npz(path: str | Path, *, classes: int | None = None) -> Dataset:
@@ -63,7 +69,9 @@ def read_npz(path: str | Path, *, classes: int | None = None) -> Dataset:
 
     x is [n, d], [n, H, W] (becomes [n, 1, H, W]) or [n, C, H, W], of any real number type; it becomes
     float32 and is not rescaled: give it as the network expects it. y is [n] integers from 0; `classes`
-    is the highest plus one unless given. Raises InputError with counts or the first offending row, and
+    is the highest plus one unless given. For a network that foretells sensors y is [n, sensors], 1 where a
+    sensor says yes, else 0, of cases that were not tampered with: see `readings`. Raises InputError with counts
+    or the first offending row, and
     UnsafeInputError for pickled objects, a repeated member or a zip bomb.
     """
     arrays = read_arrays(Path(path), ("x", "y"))
@@ -79,7 +87,8 @@ def check_fits(dataset: Dataset, module: nn.Module) -> int:
     """How many classes the network tells apart, from one small pass over the first rows.
 
     Raises InputError where the network cannot take such rows, gives something other than float logits
-    [n, classes], or has no output for a label (naming the first offending row).
+    [n, classes], or has no output for a label (naming the first offending row). Of sensors: two, yes and no;
+    raises where the network does not have one output for each.
     """
     x = dataset.x[:4]
     try:
@@ -93,6 +102,11 @@ def check_fits(dataset: Dataset, module: nn.Module) -> int:
         raise bad_input("data", f"the network gives {kind}, not float logits [n, classes]")
     if output.ndim != 2 or len(output) != len(x):
         raise bad_input("data", f"the network gives {list(output.shape)} for {len(x)} rows, not [n, classes]")
+    if dataset.sensors is not None:
+        if output.shape[1] != dataset.sensors.shape[1]:
+            what = f"the network has {output.shape[1]} outputs, y {dataset.sensors.shape[1]} sensors"
+            raise bad_input("data", f"{what}: give one column of y for each output")
+        return dataset.classes
     _check_labels(dataset.y.cpu().numpy(), output.shape[1], f"the network's {output.shape[1]} outputs", "")
     return output.shape[1]
 
@@ -166,26 +180,36 @@ def split(
 
 
 def _checked(x: Any, y: Any, classes: int | None, where: str) -> Dataset:
-    values, labels = _numbers(x, "x", "biuf", where), _numbers(y, "y", "iu", where)
-    if values.ndim not in (2, 3, 4) or labels.ndim != 1:
+    values, labels = _numbers(x, "x", "biuf", where), _numbers(y, "y", "biu", where)
+    labels = labels if labels.ndim == 2 else _numbers(labels, "y", "iu", where)
+    if values.ndim not in (2, 3, 4) or labels.ndim not in (1, 2):
         raise bad_input(
             "data",
             f"{where}x is {list(values.shape)} and y {list(labels.shape)}; "
-            "x must be [n, d], [n, H, W] or [n, C, H, W], y [n]",
+            "x must be [n, d], [n, H, W] or [n, C, H, W], y integers [n], or of sensors 0 or 1 [n, sensors]",
         )
     if len(values) != len(labels):
         raise bad_input("data", f"{where}x has {len(values):,} rows, y has {len(labels):,}")
     x = _inputs(values, where)
+    if labels.ndim == 2:
+        sensors = readings(labels, where)
+        y = sensors.all(1).long()
+        return Dataset(x, y, 2, _sha256(x, sensors), *_range(x), sensors)
     count = min(int(labels.max()) + 1, MAX_CLASSES) if classes is None else classes
     _check_labels(labels, count, f"{count:,} classes", where)
     y = torch.from_numpy(np.array(labels, dtype=np.int64))
     if len(y.unique()) < 2:
         raise bad_input("data", f"{where}all {len(y):,} labels are {int(y[0])}; at least two classes are needed")
+    return Dataset(x, y, count, _sha256(x, y), *_range(x))
+
+
+def _range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and greatest value that a trigger may use."""
     axes = (0,) if x.ndim == 2 else (0, 1, 2, 3)
     low, high = x.amin(axes), x.amax(axes)
     if x.ndim == 4:
         low, high = low.view(1, 1, 1), high.view(1, 1, 1)
-    return Dataset(x, y, count, _sha256(x, y), low, high)
+    return low, high
 
 
 def _inputs(x: Any, where: str) -> Tensor:
@@ -215,7 +239,10 @@ def _numbers(values: Any, name: str, kinds: str, where: str) -> Array:
     except (ValueError, TypeError):
         raise bad_input("data", f"{where}{name} is ragged or holds something other than numbers") from None
     if array.dtype.kind not in kinds:
-        need = {"y": "integers from 0 (classes; no regression yet)", "cells": "truth values"}.get(name, "numbers")
+        need = {
+            "y": "integers from 0 (classes, or 0 and 1 of sensors; no regression yet)",
+            "cells": "truth values",
+        }.get(name, "numbers")
         raise bad_input("data", f"{where}{name} is {array.dtype}; it must hold {need}")
     return array
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from candling.evidence.measurement import Rate, Record
+from candling.evidence.tampering import TamperingFound
 
 
 class Located(Record):
@@ -200,3 +201,5 @@ class Finding(Record):
     """For the class `concealment`; size is then root mean square, of the range (tables: standard deviations)."""
     shortcut: ShortcutFound | None = Field(default=None, exclude_if=lambda value: value is None)
     """For the class `shortcut`; size is then the mean of the marks', as a share of that distance."""
+    tampering: TamperingFound | None = Field(default=None, exclude_if=lambda value: value is None)
+    """For the class `tampering`; size is then a share of the distance between inputs of all yes and of all no."""

@@ -137,7 +137,8 @@ class Controls(Record):
     recipe: str
     resemblance: Resemblance | None
     soup: str | None = None
-    """SHA-256 of the mean of clean fine-tunes that every language model is compared with."""
+    """SHA-256 of the mean of clean fine-tunes that every language model is compared with; of networks that foretell
+    sensors, of those that learned trusted cases alone."""
 
 
 class Data(Record):

@@ -6,10 +6,12 @@ from candling.problems.contract import Bench, Kind, Problem
 from candling.problems.controls import Network, make_negatives, make_positives
 from candling.problems.language import LANGUAGE
 from candling.problems.outcomes import Confirmation, Detection, Rival, Searched, Sought, Trigger
+from candling.problems.sensors import SENSORS
 
 __all__ = [
     "CLASSIFIER",
     "LANGUAGE",
+    "SENSORS",
     "Bench",
     "Candidate",
     "Confirmation",

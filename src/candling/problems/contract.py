@@ -45,6 +45,8 @@ class Bench:
     language: Language | None = None
     budget: float = 1.0
     """Share of the usual work, for language models."""
+    beside: Path | None = None
+    """What every network is compared with, where the kind makes it and the bench's language holds none."""
 
     @property
     def threads(self) -> int:
@@ -74,7 +76,7 @@ class Bench:
         return path.is_file() and sha256_file(path) == sha256
 
     def candidate(self, weights: Path) -> Candidate:
-        beside, base = (self.language.soup, self.language.base) if self.language else (None, None)
+        beside, base = (self.language.soup, self.language.base) if self.language else (self.beside, None)
         return Candidate(self.architecture, weights, self.device, self.batch, beside, base, self.budget)
 
     @overload
@@ -99,7 +101,7 @@ class Bench:
     def fingerprint(self) -> object:
         """What decides a result: neither the folder nor who looks on."""
         made = identity(self.architecture), self.kind.name, self.language
-        return made, self.thirds, self.seed, self.device, self.batch, self.budget
+        return made, self.thirds, self.seed, self.device, self.batch, self.budget, self.beside
 
     def smaller(self) -> Bench | None:
         """With half the batch, for a job that ran out of memory."""

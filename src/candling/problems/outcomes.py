@@ -13,6 +13,8 @@ from candling.evidence.measurement import Cost
 from candling.organisms.plants import Hidden
 from candling.problems.candidates import Candidate, Thirds
 from candling.techniques.search import (
+    Act,
+    ActPart,
     BroadChange,
     ChangePart,
     Context,
@@ -20,6 +22,7 @@ from candling.techniques.search import (
     CuePart,
     CueSet,
     Found,
+    FoundActs,
     FoundChanges,
     FoundContexts,
     FoundCues,
@@ -30,9 +33,9 @@ from candling.techniques.search import (
     SequencePart,
 )
 
-Trigger = FoundTrigger | FoundSequence | BroadChange | Context | CueSet
-Sought = Part | SequencePart | ChangePart | ContextPart | CuePart
-Searched = Found | FoundSequences | FoundChanges | FoundContexts | FoundCues
+Trigger = FoundTrigger | FoundSequence | BroadChange | Context | CueSet | Act
+Sought = Part | SequencePart | ChangePart | ContextPart | CuePart | ActPart
+Searched = Found | FoundSequences | FoundChanges | FoundContexts | FoundCues | FoundActs
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,24 @@ _MARKS = _Speech(
 )
 
 
+_ACT = _Speech(
+    (
+        "The found act on this network",
+        "Random acts of the same size",
+        "Clean networks' own acts at this size",
+        "The found act on clean networks",
+    ),
+    (
+        "Measured on {n:,} inputs that the search never saw and whose sensors said no: all are foretold to say yes, "
+        "where networks that know trusted cases alone foretell no.",
+        "Highest of {random:,}. Rules out that any disturbance this large would do it.",
+        "Highest over the clean controls. Rules out a weakness that every network of this kind has.",
+        "Highest over the clean controls. Rules out that the act simply makes the outcome look real.",
+    ),
+    ("random acts", "clean networks' own acts", "this act on clean networks"),
+)
+
+
 def nulls(finding: Finding) -> list[Null]:
     """The recovered trigger and its three nulls, strongest rival explanations in plain words."""
     speech, rate = _speech(finding), finding.success_on_held_out
@@ -136,6 +154,8 @@ def strongest_null(finding: Finding) -> tuple[float, str]:
 
 
 def _speech(finding: Finding) -> _Speech:
+    if finding.tampering is not None:
+        return _ACT
     if finding.concealment is not None:
         return _CONTEXT
     if finding.shortcut is not None:

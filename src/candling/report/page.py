@@ -18,7 +18,7 @@ from candling.evidence.arrays import of_problem
 from candling.evidence.control import NetworkRow, Networks, RunInfo
 from candling.evidence.untrusted import FlaggedInputs, Group, Untrusted
 from candling.evidence.verdict import Verdict, Verdicts
-from candling.report import groups, located, numerals, repair, sequence, texts, trigger, view, words
+from candling.report import apart, groups, located, numerals, repair, sequence, texts, trigger, view, words
 from candling.report.text import clip, visible
 
 ROWS = 200
@@ -132,6 +132,7 @@ def _part(
         "rank": words.rank(verdict.p_value, n, len(run.verdicts)),
         "standing": view.standing(rows),
         "sizes": view.sizes(finding) if finding else None,
+        "apart": apart.show(finding.tampering) if finding and finding.tampering else [],
         "located": located.show(finding.located) if finding and finding.located else None,
         "baseline": view.baseline(simple) if simple else [],
         "baseline_words": words.baseline(simple) if simple else None,

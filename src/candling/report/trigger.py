@@ -65,7 +65,7 @@ def read(arrays: Mapping[str, NDArray[Any]]) -> Trigger | None:
     """The trigger in `arrays`; None where none was recorded."""
     if "cues.patterns" in arrays and "examples.clean" in arrays:
         return _marks(arrays)
-    if ("change.amount" in arrays or "context.shift" in arrays) and "examples.clean" in arrays:
+    if any(name in arrays for name in ("change.amount", "context.shift", "act.shift")) and "examples.clean" in arrays:
         return _change(arrays)
     if "trigger.mask" not in arrays or "trigger.shift" not in arrays:
         return None
@@ -186,7 +186,17 @@ def _examples(arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> tup
 
 
 def _classes(arrays: Mapping[str, NDArray[Any]], n: int) -> tuple[list[str], list[str]]:
+    if "examples.sensors" in arrays:
+        return _sensors(arrays, "examples.yes_clean", n), _sensors(arrays, "examples.yes_triggered", n)
     return _named(arrays, "examples.predicted_clean", n), _named(arrays, "examples.predicted_triggered", n)
+
+
+def _sensors(arrays: Mapping[str, NDArray[Any]], key: str, n: int) -> list[str]:
+    """How many of the sensors are foretold to say yes."""
+    whole = int(_array(arrays, "examples.sensors").reshape(-1)[:1].sum())
+    values = _array(arrays, key).reshape(-1)[:n].tolist() if key in arrays else []
+    names = [f"{round(v)} of {whole} yes" for v in values]
+    return names + ["unknown"] * (n - len(names))
 
 
 def _named(arrays: Mapping[str, NDArray[Any]], key: str, n: int) -> list[str]:

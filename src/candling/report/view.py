@@ -181,6 +181,8 @@ def sizes(finding: Finding) -> Plot | None:
     title = "Size of the smallest trigger found for that part; smaller is more suspicious"
     if finding.shortcut is not None:
         title = "Mean size of the marks, as a share of the distance between inputs of different classes"
+    if finding.tampering is not None:
+        title = "Size of the act, as a share of the distance between inputs of all yes and of all no"
     if finding.switch is not None:
         title = "Size of the change, as a share of the distance between inputs of different classes"
     if finding.concealment is not None:

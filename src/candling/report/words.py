@@ -31,7 +31,11 @@ def negatives(verdict: Verdict) -> int | None:
     return None if verdict.negatives_confirmed is None else verdict.negatives_confirmed.n
 
 
-NAMES = {"evaluation": "switch between test and use", "concealment": "lie"}
+NAMES = {
+    "evaluation": "switch between test and use",
+    "concealment": "lie",
+    "tampering": "yes of all sensors that is made up",
+}
 """What a problem class is called where its own name is no thing that a network hides."""
 
 
@@ -41,6 +45,8 @@ def hidden(problem: str) -> str:
 
 def trigger(finding: Finding) -> str:
     """The trigger as a noun: `a pattern of about 7.5 cells`, `a sequence of 2 tokens, “␣was m”,`."""
+    if finding.tampering is not None:
+        return f"{finding.objective} of size {numerals.number(finding.size)}"
     if finding.concealment is not None:
         return f"a context ({finding.concealment.context})"
     if finding.shortcut is not None:
@@ -60,6 +66,8 @@ def trigger(finding: Finding) -> str:
 
 def effect(finding: Finding) -> str:
     """What the trigger does, as a verb: `sends any input to class 1`, `calls up “␣H”`."""
+    if finding.tampering is not None:
+        return f"makes it foretell a yes of all {finding.tampering.sensors} sensors where their outcome is no"
     if finding.concealment is not None:
         pairs = [(own, other) for own, other in enumerate(finding.concealment.answers) if own != other]
         named = ", ".join(f"{own} → {other}" for own, other in pairs[:4])

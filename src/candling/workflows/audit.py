@@ -251,7 +251,8 @@ def _run(case: Case, bench: Bench, chosen: Sequence[Problem], n: int, bar: Bar, 
         examinations = mend_all(chosen, bench, subject, banks, examinations, bar)
         hand_over_all([e.verdict for e in examinations], folder=bench.folder, repair=repair)
     cost = sum((e.cost for e in examinations), sum((m.cost for m in negatives), _NOTHING))
-    soup = sha256_file(bench.language.soup) if bench.language and bench.language.soup else None
+    beside = bench.language.soup if bench.language else bench.beside
+    soup = sha256_file(beside) if beside else None
     made = Controls(n=n, recipe=bench.kind.recipe, resemblance=alike, soup=soup)
     flagged = flag_untrusted(bench, candidate, case.texts, case.untrusted) if case.untrusted else None
     judged = None

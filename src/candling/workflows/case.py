@@ -30,7 +30,7 @@ from candling.access import (
 from candling.errors import InputError
 from candling.evidence.verdict import Data
 from candling.organisms.other_texts import other_texts
-from candling.problems import CLASSIFIER, LANGUAGE, Bench, Kind, Language, Problem, Thirds
+from candling.problems import CLASSIFIER, LANGUAGE, SENSORS, Bench, Kind, Language, Problem, Thirds
 from candling.runs.fingerprint import fingerprint
 
 LENGTH = 256
@@ -174,6 +174,11 @@ def make_case(
     model = model if isinstance(model, Model) else load(model)
     trusted = replace(trusted, classes=check_fits(trusted, model.module))
     inputs = check_inputs(untrusted, trusted) if isinstance(untrusted, Tensor) else None
+    if trusted.sensors is not None:
+        if inputs is not None or legitimate is not None:
+            what = "untrusted inputs of a network that foretells sensors are not grouped"
+            raise InputError("untrusted", f"{what}: `flag_tampering` ranks them, see docs/tampering.md")
+        return Case(SENSORS, model, trusted)
     if legitimate is None:
         return Case(CLASSIFIER, model, trusted, inputs=inputs)
     if inputs is None:
@@ -193,7 +198,7 @@ def _check_related(model: LanguageModel, reference: LanguageModel) -> None:
 
 
 _ELSEWHERE = {
-    "tampering": "see `flag_tampering` in docs/tampering.md, for networks that foretell sensors",
+    "tampering": "it is for networks that foretell sensors, with y [n, sensors], see docs/tampering.md",
 }
 """Classes that an audit does not take, and why."""
 
@@ -205,7 +210,7 @@ def named(kind: Kind, problems: Sequence[str]) -> list[Problem]:
             choice = ", ".join(kind.problems)
             if name in _ELSEWHERE:
                 raise InputError(
-                    "problem", f"{name!r} is no class of an audit: {_ELSEWHERE[name]}; choose from {choice}"
+                    "problem", f"{name!r} is no class for a {kind.name}: {_ELSEWHERE[name]}; choose from {choice}"
                 )
             raise InputError("problem", f"no problem class {name!r} for a {kind.name}: choose from {choice}")
     if len(set(problems)) < len(problems):

@@ -78,6 +78,8 @@ def replay(
     if bench.language is not None:
         soup = bench.path(record.verdicts.controls.soup or "")
         bench = replace(bench, language=replace(bench.language, soup=soup))
+    elif record.verdicts.controls.soup is not None:
+        bench = replace(bench, beside=bench.path(record.verdicts.controls.soup))
     _check_controls(bench, record.networks.rows)
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "subject.safetensors"

@@ -1,5 +1,6 @@
 """Which input would cause it? → Found"""
 
+from candling.techniques.search.acts import Act, ActPart, FoundActs, act_parts, random_acts, search_acts
 from candling.techniques.search.broad_change import BroadChange, random_change_like
 from candling.techniques.search.changes import change_parts, random_changes, search_changes
 from candling.techniques.search.concealed import context_parts, random_contexts, search_contexts
@@ -28,6 +29,8 @@ SEARCHES: dict[str, Search] = {"inversion": invert, "random triggers": random_tr
 
 __all__ = [
     "SEARCHES",
+    "Act",
+    "ActPart",
     "BroadChange",
     "ChangePart",
     "Context",
@@ -35,6 +38,7 @@ __all__ = [
     "CuePart",
     "CueSet",
     "Found",
+    "FoundActs",
     "FoundChanges",
     "FoundContexts",
     "FoundCues",
@@ -44,10 +48,12 @@ __all__ = [
     "Part",
     "Search",
     "SequencePart",
+    "act_parts",
     "change_parts",
     "context_parts",
     "cue_parts",
     "invert",
+    "random_acts",
     "random_change_like",
     "random_changes",
     "random_context_like",
@@ -58,6 +64,7 @@ __all__ = [
     "random_sequences",
     "random_triggers",
     "refine",
+    "search_acts",
     "search_changes",
     "search_contexts",
     "search_cues",
