@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from candling.access import Dataset, fill, forward, read_weights
-from candling.evidence.measurement import Cost
 from candling.evidence.findings import Finding, Where
+from candling.evidence.measurement import Cost
 from candling.organisms.plants.tampering import draw_tampering
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.confirming import Trial, confirm_change, finding
