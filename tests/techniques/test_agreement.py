@@ -20,6 +20,19 @@ def test_a_rival_is_refuted_where_it_differs_and_only_there():
     assert against.agreement.value == 0.9
 
 
+def test_a_rival_that_few_inputs_tell_apart_is_left_open():
+    """Seven of eight may be chance (its interval holds a half); two of eight are the rival's."""
+    program = np.zeros(400, dtype=np.int64)
+    rival = program.copy()
+    rival[:8] = 1
+    for wrong, refuted in ((0, True), (1, None), (6, False)):
+        answers = program.copy()
+        answers[:wrong] = 1
+        logits = torch.nn.functional.one_hot(torch.from_numpy(answers), 2).float()
+        found = agree(logits, program, {"rival": rival}, {"tree": rival})
+        assert [(each.refuted, each.fitted) for each in found.rivals] == [(refuted, False), (refuted, True)]
+
+
 def test_errors_near_the_edge_are_not_among_the_sure():
     lead = torch.linspace(-1, 1, 100)
     logits = torch.stack([torch.zeros(100), lead], 1)

@@ -258,8 +258,8 @@ def _compare(
         return None
     inputs = verifying.inputs
     answers: dict[str, Answers] = {name: run_program(each.program, inputs) for name, each in rivals.items()}
-    answers |= {each.name: each.answer(verifying.array) for each in opaque}
-    return agree(logits, run_program(best.program, inputs), answers)
+    fitted = {each.name: each.answer(verifying.array) for each in opaque}
+    return agree(logits, run_program(best.program, inputs), answers, fitted)
 
 
 def _rows(compared: Agreement | None, rivals: dict[str, Proposal]) -> list[RivalRow]:

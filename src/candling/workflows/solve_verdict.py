@@ -11,13 +11,14 @@ from torch import Tensor
 from candling.evidence.solution import Outcome, Site, ThreeWay
 from candling.report import numerals
 from candling.techniques.propose import Proposal, Seen
-from candling.techniques.verify.agreement import Agreement
+from candling.techniques.verify.agreement import Agreement, Rivalry
 
 AGREES, CONFIDENT = 0.95, 0.98
 """Held-out agreement that a program needs, on all inputs and on the half of which the network is surer."""
 READABLE = 60.0
 """Bits."""
 _COLLAPSED, _LEARNED, _MEMORISED = 0.98, 0.9, 0.15
+_NEARER = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +77,18 @@ def behaviour_fails(best: Proposal, compared: Agreement) -> str | None:
         return f"where the network is sure the program agrees on {sure}, {CONFIDENT:.0%} is asked"
     if best.bits > READABLE:
         return f"the program takes {best.bits:.0f} bits; above {READABLE:.0f} it is a table, not an account"
-    standing = [each.name for each in compared.rivals if each.refuted is False]
+    standing = [each.name for each in compared.rivals if each.refuted is False and not each.fitted]
     if standing:
         return f"where it differs from a rival the network does not side with it: {standing[0]}"
+    nearer = [each for each in compared.rivals if each.fitted and each.refuted is False and _nearer(each, compared)]
+    if nearer:
+        return f"a fitted model comes nearer to the network: {nearer[0].name}"
     return None
+
+
+def _nearer(fitted: Rivalry, compared: Agreement) -> bool:
+    """By more than a point: a rule that is itself linear, say, is met by a fitted linear model but for the edges."""
+    return fitted.agreement.value > compared.agreement.value + _NEARER
 
 
 def limits(found: Found) -> list[str]:

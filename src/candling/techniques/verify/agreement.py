@@ -35,6 +35,8 @@ class Rivalry:
     """Of the network with the rival."""
     sides: Rate
     """Of those inputs on which program and rival differ, how many the network answers as the program does."""
+    fitted: bool = False
+    """Is it a fitted model, which explains nothing and may come as near to a network as the rule that it computes?"""
 
     @property
     def refuted(self) -> bool | None:
@@ -55,17 +57,19 @@ class Agreement:
     rivals: tuple[Rivalry, ...]
 
 
-def agree(logits: Tensor, program: Answers, rivals: Mapping[str, Answers]) -> Agreement:
-    """logits [n, K] of the network; program and rivals int64 [n]."""
+def agree(
+    logits: Tensor, program: Answers, rivals: Mapping[str, Answers], fitted: Mapping[str, Answers] | None = None
+) -> Agreement:
+    """logits [n, K] of the network; program, rivals and fitted models int64 [n]."""
     answers = logits.argmax(1).numpy()
     top = logits.topk(2, 1).values
     margin = (top[:, 0] - top[:, 1]).numpy()
     sure = margin >= np.median(margin)
     same = answers == program
     compared = []
-    for name, other in rivals.items():
+    for name, other in {**rivals, **(fitted or {})}.items():
         differ = other != program
-        compared.append(Rivalry(name, rate(answers == other), rate(same[differ])))
+        compared.append(Rivalry(name, rate(answers == other), rate(same[differ]), name not in rivals))
     return Agreement(rate(same), rate(same[sure]), tuple(compared))
 
 
