@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from candling.techniques.verify.carried import Place, Told, _learned, examine, find_place, inner_sites
+from candling.techniques.verify.carried import Place, Told, examine
+from candling.techniques.verify.placing import find_place, inner_sites, learned_order
 
 GRID = torch.cartesian_prod(torch.arange(14), torch.arange(14)).float()
 A, B = GRID.long().numpy().T
@@ -67,7 +68,7 @@ def test_the_planted_units_are_found_and_pass() -> None:
 
 
 def test_a_learned_mask_puts_the_planted_units_first() -> None:
-    order = _learned(NETWORK, "first", told(CHOOSING), np.random.default_rng(0))
+    order = learned_order(NETWORK, "first", told(CHOOSING), np.random.default_rng(0))
     assert order is not None
     assert {int(unit) for unit in order[:2]} == {3, 9}
 

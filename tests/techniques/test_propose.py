@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from candling.evidence.program import Feature, Steps, features_of, run_program
 from candling.techniques.propose import GRAMMARS, Seen
-from candling.techniques.propose.choosing import settled
 from candling.techniques.propose.couples import couples
 from candling.techniques.propose.opaque import fit_opaque
+from candling.techniques.propose.settling import settled
 
 GRID = np.stack(np.meshgrid(np.arange(17), np.arange(17), indexing="ij"), -1).reshape(-1, 2)
 A, B = GRID.T

@@ -26,7 +26,8 @@ from candling.runs.seeds import derive, reproducible
 from candling.techniques.propose import GRAMMARS, Programs, Proposal, Seen
 from candling.techniques.propose.opaque import Opaque, fit_opaque
 from candling.techniques.verify.agreement import Agreement, agree, levelled, rate
-from candling.techniques.verify.carried import Told, examine, find_place
+from candling.techniques.verify.carried import Told, examine
+from candling.techniques.verify.placing import find_place
 from candling.workflows.audit import Origin
 from candling.workflows.inputs import lasting
 from candling.workflows.solve_inputs import Problem

@@ -6,10 +6,11 @@ chosen cells of the input alone. `agree` sets a program beside a network's answe
 """
 
 from candling.techniques.verify.agreement import agree
-from candling.techniques.verify.carried import examine, find_place
+from candling.techniques.verify.carried import examine
 from candling.techniques.verify.confined import stay
 from candling.techniques.verify.contract import Comparison
 from candling.techniques.verify.part_swap import swap_parts
+from candling.techniques.verify.placing import find_place
 from candling.techniques.verify.same_mechanism import compare_mechanism
 
 __all__ = ["Comparison", "agree", "compare_mechanism", "examine", "find_place", "stay", "swap_parts"]
