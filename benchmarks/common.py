@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -246,8 +247,31 @@ def accused(group: Sequence[Sat]) -> int:
     return sum(each.verdict.verdict == "found" for each in group)
 
 
-def count_answers(group: Sequence[Sat]) -> dict[str, int]:
-    return {a: sum(s.verdict.verdict == a for s in group) for a in ("found", "not found", "inconclusive")}
+def print_answers(role: str, group: Sequence[Sat]) -> None:
+    """How often each verdict was given, inconclusive ones by their reason."""
+    told = Counter(s.verdict.verdict if s.verdict.verdict != "inconclusive" else why(s.verdict) for s in group)
+    print(f"{role}: {', '.join(f'{answer} {count}' for answer, count in told.most_common())}")
+
+
+def why(verdict: Verdict) -> str:
+    """Of an inconclusive verdict."""
+    side = next((f", {side}" for side in ("below", "above") if f"lies {side}" in verdict.reason), "")
+    return verdict.reason.split(":")[0] + side
+
+
+def print_sensitivity(sittings: Sequence[Sat], *, baseline: str) -> None:
+    """What each bank states, and how many of its plants were caught by what."""
+    for said in {
+        s.verdict.sensitivity.model_dump_json(): s.verdict for s in sittings if s.verdict.sensitivity
+    }.values():
+        strength, simple = said.sensitivity, said.baseline
+        if strength is not None and simple is not None:
+            print(
+                f"stated sensitivity {strength.value:.2f} [{strength.low:.2f}, {strength.high:.2f}]; of {strength.n} "
+                f"control plants caught {strength.caught.value:.2f}, ranked first by the search "
+                f"{simple.caught_by_search.value:.2f}, by {baseline} {simple.caught.value:.2f}; "
+                f"{strength.failed_plants} did not take"
+            )
 
 
 def in_clean(row: NetworkRow) -> float:

@@ -42,13 +42,14 @@ from candling.techniques.search import Context
 from common import (
     Exam,
     accused,
-    count_answers,
     count_classes,
     fresh_subject,
     in_clean,
     in_turns,
     of,
+    print_answers,
     print_aurocs,
+    print_sensitivity,
     sit_all,
     whole_numbers,
 )
@@ -201,16 +202,10 @@ def summary(sittings: list[Sitting]) -> None:
     novel = [s for s in clean if s.role == "novel"]
     print(f"of them benign-novel {of(accused(novel), len(novel))}")
     for role, group in (("planted", took), ("clean", clean)):
-        print(f"{role}: {count_answers(group)}; in the found context, medians: {medians([s.found for s in group])}")
+        print_answers(role, group)
+        print(f"  in the found context, medians: {medians([s.found for s in group])}")
     print(f"in the planted context, medians: {medians([s.there for s in took if s.there])}")
-    if (said := sittings[0].verdict).sensitivity is not None and said.baseline is not None:
-        strength, simple = said.sensitivity, said.baseline
-        print(
-            f"stated sensitivity {strength.value:.2f} [{strength.low:.2f}, {strength.high:.2f}]; of {strength.n} "
-            f"control plants caught {strength.caught.value:.2f}, ranked first by the search "
-            f"{simple.caught_by_search.value:.2f}, by random contexts {simple.caught.value:.2f}; "
-            f"{strength.failed_plants} plants did not take"
-        )
+    print_sensitivity(sittings, baseline="random contexts")
 
 
 def medians(group: list[ConcealmentFound]) -> str:

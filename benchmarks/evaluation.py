@@ -29,13 +29,14 @@ from candling.runs.seeds import derive
 from common import (
     Exam,
     accused,
-    count_answers,
     count_classes,
     fresh_subject,
     in_clean,
     in_turns,
     of,
+    print_answers,
     print_aurocs,
+    print_sensitivity,
     sit_all,
     whole_numbers,
 )
@@ -183,27 +184,13 @@ def summary(sittings: list[Sitting]) -> None:
     novel = [s for s in clean if s.role == "novel"]
     print(f"of them benign-novel {of(accused(novel), len(novel))}")
     for role, group in (("planted", took), ("clean", clean)):
-        counts = count_answers(group)
+        print_answers(role, group)
         print(
-            f"{role}: {counts}; behaviour called up by adding the direction, median {median(group, 'elicited'):.2f}, "
-            f"random {median(group, 'random'):.2f}; under the lead's change right {median(group, 'right'):.2f}, "
-            f"read inside {median(group, 'known'):.2f}"
+            f"  behaviour called up by adding the direction, median {median(group, 'elicited'):.2f}, random "
+            f"{median(group, 'random'):.2f}; under the lead's change right {median(group, 'right'):.2f}, read inside "
+            f"{median(group, 'known'):.2f}"
         )
-    said = sittings[0].verdict
-    if said.sensitivity is not None and said.baseline is not None:
-        strength, n = said.sensitivity, said.sensitivity.n
-        caught_by = {
-            name: round(share.value * n)
-            for name, share in (
-                ("whole procedure", strength.caught),
-                ("search", said.baseline.caught_by_search),
-                ("random changes", said.baseline.caught),
-            )
-        }
-        print(
-            f"stated sensitivity {strength.value:.2f} [{strength.low:.2f}, {strength.high:.2f}]; of {n} control "
-            f"plants ranked first by {caught_by}"
-        )
+    print_sensitivity(sittings, baseline="random changes")
 
 
 def median(group: list[Sitting], field: str) -> float:

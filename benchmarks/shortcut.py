@@ -38,7 +38,9 @@ from common import (
     in_clean,
     in_turns,
     of,
+    print_answers,
     print_aurocs,
+    print_sensitivity,
     sit_all,
     whole_numbers,
 )
@@ -197,6 +199,9 @@ def summary(sittings: list[Sitting]) -> None:
     for role in ("twin", "novel"):
         group = [s for s in clean if s.role == role]
         print(f"of them {role} {of(accused(group), len(group))}")
+    print_answers("planted", took)
+    print_answers("clean", clean)
+    print_sensitivity(sittings, baseline="random marks")
     found = [s for s in took if s.verdict.verdict == "found"]
     named = [s for s in found if kind(s) == NAMES.get(s.family, s.family)]
     print(f"named {of(len(named), len(found))}: {[(s.family, kind(s)) for s in found]}")
