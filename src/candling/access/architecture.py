@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from candling.access.content import open_file
-from candling.access.wording import bad_input, listed, shown
-from candling.errors import CandlingError, InputError
+from candling.access.source import Source, blaming, importing_from, source_of
+from candling.access.wording import bad_input, shown
+from candling.errors import InputError
 
 Build = Callable[[], nn.Module]
-
-_RUN: dict[tuple[str, str], ModuleType] = {}
-"""Files already run in this process, by path and SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class Architecture:
     build: Build = field(repr=False, compare=False)
 
     def __call__(self) -> nn.Module:
-        with _blaming(f"{shown(self.name, 60)}"):
+        with blaming("architecture", f"{shown(self.name, 60)}"):
             module = self.build()
         if not isinstance(module, nn.Module):
             kind = type(module).__name__
@@ -59,17 +51,7 @@ class Architecture:
         Running this Python file is the point: give only files that you trust. The file is run once a
         process, its folder (for a module: the working folder) last on the import path. Raises InputError.
         """
-        location, _, function = spec.rpartition(":")
-        path = Path(location).absolute() if location.endswith(".py") else None
-        dotted = all(part.isidentifier() for part in location.split("."))
-        if "://" in spec or not function.isidentifier() or not (path or dotted):
-            raise bad_input(
-                "architecture",
-                f"{shown(spec, 60)} is no build function; give FILE.py:FUNCTION or package.module:FUNCTION "
-                "(URLs and hub ids are not supported)",
-            )
-        folder = str(path.parent if path else Path.cwd())
-        source = _Source(str(path or location), function, folder)
+        source = source_of(spec, "build function", "architecture")
         _, sha256 = source.load()
         return cls(spec, sha256, _Pinned(source, sha256))
 
@@ -94,39 +76,19 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A function in a Python file (absolute path) or module (dotted name)."""
-
-    location: str
-    function: str
-    folder: str
-
-    def load(self) -> tuple[Build, str]:
-        """The function and the SHA-256 of its file."""
-        where = shown(self.location, 60)
-        with _importing_from(self.folder), _blaming(f"importing {where}"):
-            module, sha256 = (_from_path if self.location.endswith(".py") else _from_name)(self.location)
-        build = getattr(module, self.function, None)
-        if not callable(build):
-            has = [name for name, value in vars(module).items() if _is_own(value, module.__name__)]
-            hint = f"it has {listed(has, width=60)}" if has else "it has none"
-            raise bad_input("architecture", f"{where} has no function {shown(self.function)}; {hint}")
-        return build, sha256
-
-
-@dataclass(frozen=True)
 class _Pinned:
     """A source that must not change: every network of a run has the same one. Plain strings when pickled."""
 
-    source: _Source
+    source: Source
     sha256: str
 
     def __call__(self) -> nn.Module:
         build, sha256 = self.source.load()
         if sha256 != self.sha256:
             raise bad_input("architecture", f"{shown(self.source.location, 60)} changed since it was loaded")
-        with _importing_from(self.source.folder):
-            return build()
+        with importing_from(self.source.folder):
+            network: nn.Module = build()
+            return network
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +114,7 @@ def _emptied(module: nn.Module) -> nn.Module:
         own = [name for name, tensor in [*part._parameters.items(), *part._buffers.items()] if tensor is not None]
         if own and _reset_of(part) is None:
             raise _cannot_reset(f"{path}.{own[0]}" if path else own[0])
-    with _blaming("copying the network"):
+    with blaming("architecture", "copying the network"):
         empty = copy.deepcopy(module)
     for tensor in [*empty.parameters(), *empty.buffers()]:
         if tensor.is_floating_point():
@@ -173,58 +135,6 @@ def _cannot_reset(name: str) -> InputError:
         "architecture",
         f"{shown(name)} has no reset_parameters; pass build=, a function that returns a fresh network",
     )
-
-
-def _is_own(value: object, module: str) -> bool:
-    return callable(value) and getattr(value, "__module__", None) == module
-
-
-def _from_path(location: str) -> tuple[ModuleType, str]:
-    with open_file(Path(location), "architecture") as file:
-        source = file.read()
-    sha256 = hashlib.sha256(source).hexdigest()
-    name = f"_candling_{Path(location).stem}_{sha256[:8]}"
-    if (location, sha256) not in _RUN:
-        module = ModuleType(name)
-        module.__file__ = location
-        sys.modules[name] = module  # dataclasses look their module up while it is being run
-        try:
-            with torch.random.fork_rng(devices=[]):  # else a process's first build would differ from its next
-                exec(compile(source, location, "exec", dont_inherit=True), module.__dict__)
-        finally:
-            del sys.modules[name]  # so that cloudpickle sends its classes by value to workers
-        _RUN[location, sha256] = module
-    return _RUN[location, sha256], sha256
-
-
-def _from_name(location: str) -> tuple[ModuleType, str]:
-    with torch.random.fork_rng(devices=[]):
-        module = importlib.import_module(location)
-    if module.__file__ is None:
-        raise bad_input("architecture", f"{shown(location)} is a folder of modules; name one of them")
-    return module, hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
-
-
-@contextmanager
-def _importing_from(folder: str) -> Iterator[None]:
-    """`folder` last on the import path, so that it hides no installed package."""
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
-
-
-@contextmanager
-def _blaming(what: str) -> Iterator[None]:
-    """Turns whatever the user's code raises into an InputError that says what it was doing."""
-    try:
-        yield
-    except CandlingError:
-        raise
-    except (Exception, SystemExit) as fault:
-        kind = type(fault).__name__
-        raise bad_input("architecture", f"{what} raised {kind}: {shown(fault, 80)}") from fault
 
 
 def _sha256_structure(module: nn.Module) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from candling.access.bands import fit_bands
 from candling.access.checkpoint import raw_bytes
+from candling.access.metric import read_metric
 from candling.access.modes import undisturbed
 from candling.access.npz import Array, read_arrays
 from candling.access.readings import readings
+from candling.access.task import CLASSES, Task, best_actions
 from candling.access.wording import bad_input, shown
 
 MAX_CLASSES = 1_000_000
@@ -29,7 +32,8 @@ class Dataset:
     x: Tensor
     """float32, images [n, C, H, W] or tabular [n, d], in the units that the network expects."""
     y: Tensor
-    """int64 [n], each in [0, classes). Of sensors: 1 where all say yes, else 0."""
+    """int64 [n], each in [0, classes): given as such, or the band of a value, or the best of some actions; of sensors
+    1 where all say yes, else 0."""
     classes: int
     sha256: str
     """Of the content: shapes, x and y. The same from a file and from memory."""
@@ -39,6 +43,9 @@ class Dataset:
     """Greatest value that a trigger may use, shaped like `low`."""
     sensors: Tensor | None = None
     """bool [n, sensors]: what each sensor says, where y was given so."""
+    values: Tensor | None = None
+    """float32 [n] or [n, actions]: y as it was given, where it holds no classes."""
+    task: Task = CLASSES
 
     @property
     def kind(self) -> Literal["image", "tabular"]:
@@ -52,7 +59,8 @@ class Dataset:
         moved = (t.to(device) for t in (self.x, self.y, self.low, self.high))
         x, y, low, high = moved
         sensors = None if self.sensors is None else self.sensors.to(device)
-        return Dataset(x, y, self.classes, self.sha256, low, high, sensors)
+        values = None if self.values is None else self.values.to(device)
+        return replace(self, x=x, y=y, low=low, high=high, sensors=sensors, values=values)
 
     def take(self, index: Tensor | Array | Sequence[int]) -> Dataset:
         """The rows at `index` (row numbers, or a mask [n]), with the classes and value range of the whole."""
@@ -60,35 +68,57 @@ class Dataset:
         rows = rows if rows.dtype == torch.bool else rows.long()
         x, y = self.x[rows], self.y[rows]
         sensors = None if self.sensors is None else self.sensors[rows]
-        sha256 = _sha256(x, y if sensors is None else sensors)
-        return Dataset(x, y, self.classes, sha256, self.low, self.high, sensors)
+        values = None if self.values is None else self.values[rows]
+        given = next((each for each in (sensors, values) if each is not None), y)
+        return replace(self, x=x, y=y, sensors=sensors, values=values, sha256=_sha256(x, given))
+
+    @property
+    def targets(self) -> Tensor:
+        """[n] what networks are trained on: values, where labels are bands of them, else labels."""
+        return self.y if self.values is None or self.task.bands is None else self.values
+
+    @property
+    def names(self) -> list[str] | None:
+        """Of the classes, where these are bands of a value."""
+        return self.task.bands.names() if self.task.bands else None
+
+    def measure(self, logits: Tensor) -> float:
+        """How good the answers [n, classes] to these rows are: see `Task.measure`."""
+        return self.task.measure(logits, self.y, self.values)
 
 
-def read_npz(path: str | Path, *, classes: int | None = None) -> Dataset:
+def read_npz(
+    path: str | Path, *, classes: int | None = None, metric: str | Callable[..., Any] | None = None
+) -> Dataset:
     """The arrays `x` and `y` of an `.npz` file.
 
     x is [n, d], [n, H, W] (becomes [n, 1, H, W]) or [n, C, H, W], of any real number type; it becomes
-    float32 and is not rescaled: give it as the network expects it. y is [n] integers from 0; `classes`
-    is the highest plus one unless given. For a network that foretells sensors y is [n, sensors], 1 where a
-    sensor says yes, else 0, of cases that were not tampered with: see `readings`. Raises InputError with counts
-    or the first offending row, and
+    float32 and is not rescaled: give it as the network expects it. y is [n] integers from 0 (`classes`
+    is the highest plus one unless given); or real numbers, [n] for a network of one real output (labels
+    are then bands of y) or [n, A], what each of A actions is worth (labels are then the best actions). For a
+    network that foretells sensors y is [n, sensors], integers or truth values: 1 where a sensor says yes, else
+    0, of cases that were not tampered with: see `readings`.
+    metric: see `read_metric`. Raises InputError with counts or the first offending row, and
     UnsafeInputError for pickled objects, a repeated member or a zip bomb.
     """
     arrays = read_arrays(Path(path), ("x", "y"))
-    return _checked(arrays["x"], arrays["y"], classes, f"{shown(path, 50)}: ")
+    return _checked(arrays["x"], arrays["y"], classes, metric, f"{shown(path, 50)}: ")
 
 
-def from_arrays(x: Any, y: Any, *, classes: int | None = None) -> Dataset:
+def from_arrays(
+    x: Any, y: Any, *, classes: int | None = None, metric: str | Callable[..., Any] | None = None
+) -> Dataset:
     """The same from numpy arrays, tensors or nested lists, copied. Raises InputError as `read_npz` does."""
-    return _checked(x, y, classes, "")
+    return _checked(x, y, classes, metric, "")
 
 
 def check_fits(dataset: Dataset, module: nn.Module) -> int:
-    """How many classes the network tells apart, from one small pass over the first rows.
+    """How many classes the network tells apart, from one small pass over the first rows; of values, how many bands.
 
     Raises InputError where the network cannot take such rows, gives something other than float logits
-    [n, classes], or has no output for a label (naming the first offending row). Of sensors: two, yes and no;
-    raises where the network does not have one output for each.
+    [n, classes] (for values: one real number a row), or has no output for a label (naming the first offending row),
+    and where the metric does not take such outputs. Of sensors: two, yes and no; raises where the network does not
+    have one output for each.
     """
     x = dataset.x[:4]
     try:
@@ -100,14 +130,29 @@ def check_fits(dataset: Dataset, module: nn.Module) -> int:
     if not isinstance(output, Tensor) or not output.is_floating_point():
         kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
         raise bad_input("data", f"the network gives {kind}, not float logits [n, classes]")
+    bands, first = dataset.task.bands, dataset.take(range(len(x)))
+    if bands is not None:
+        if output.shape not in ((len(x),), (len(x), 1)):
+            what = f"the network gives {list(output.shape)} for {len(x)} rows, y holds one real number each"
+            raise bad_input("data", f"{what}; give classes as integers, or worths of actions as y [n, actions]")
+        if dataset.task.metric is not None:
+            first.measure(bands.scores(output))
+        return len(bands)
     if output.ndim != 2 or len(output) != len(x):
-        raise bad_input("data", f"the network gives {list(output.shape)} for {len(x)} rows, not [n, classes]")
+        what = f"the network gives {list(output.shape)} for {len(x)} rows, not [n, classes]"
+        hint = "; for one real output give y as real numbers" if output.numel() == len(x) else ""
+        raise bad_input("data", what + hint)
     if dataset.sensors is not None:
         if output.shape[1] != dataset.sensors.shape[1]:
             what = f"the network has {output.shape[1]} outputs, y {dataset.sensors.shape[1]} sensors"
             raise bad_input("data", f"{what}: give one column of y for each output")
         return dataset.classes
+    if dataset.task.worth and output.shape[1] != dataset.classes:
+        what = f"the network has {output.shape[1]} actions, y says what {dataset.classes} are worth"
+        raise bad_input("data", what)
     _check_labels(dataset.y.cpu().numpy(), output.shape[1], f"the network's {output.shape[1]} outputs", "")
+    if dataset.task.metric is not None:
+        first.measure(output)
     return output.shape[1]
 
 
@@ -179,28 +224,63 @@ def split(
     return thirds
 
 
-def _checked(x: Any, y: Any, classes: int | None, where: str) -> Dataset:
-    values, labels = _numbers(x, "x", "biuf", where), _numbers(y, "y", "biu", where)
-    labels = labels if labels.ndim == 2 else _numbers(labels, "y", "iu", where)
+def _checked(x: Any, y: Any, classes: int | None, metric: str | Callable[..., Any] | None, where: str) -> Dataset:
+    values, labels = _numbers(x, "x", "biuf", where), _numbers(y, "y", "biuf", where)
+    labels = labels if labels.ndim == 2 else _numbers(labels, "y", "iuf", where)
     if values.ndim not in (2, 3, 4) or labels.ndim not in (1, 2):
         raise bad_input(
             "data",
-            f"{where}x is {list(values.shape)} and y {list(labels.shape)}; "
-            "x must be [n, d], [n, H, W] or [n, C, H, W], y integers [n], or of sensors 0 or 1 [n, sensors]",
+            f"{where}x is {list(values.shape)} and y {list(labels.shape)}; x must be [n, d], [n, H, W] or "
+            "[n, C, H, W], y [n], or [n, actions] of real numbers, or of sensors 0 or 1 [n, sensors]",
         )
     if len(values) != len(labels):
         raise bad_input("data", f"{where}x has {len(values):,} rows, y has {len(labels):,}")
     x = _inputs(values, where)
-    if labels.ndim == 2:
+    real = labels.dtype.kind == "f"
+    if labels.ndim == 2 and not real:
+        if metric is not None:
+            raise bad_input("metric", f"{where}y holds what sensors say: a metric is for classes, values and actions")
         sensors = readings(labels, where)
         y = sensors.all(1).long()
         return Dataset(x, y, 2, _sha256(x, sensors), *_range(x), sensors)
+    found = _of_values(x, labels, where) if real else _of_classes(x, labels, classes, where)
+    if metric is None:
+        return found
+    return replace(found, task=replace(found.task, metric=read_metric(metric)))
+
+
+def _of_classes(x: Tensor, labels: Array, classes: int | None, where: str) -> Dataset:
     count = min(int(labels.max()) + 1, MAX_CLASSES) if classes is None else classes
     _check_labels(labels, count, f"{count:,} classes", where)
     y = torch.from_numpy(np.array(labels, dtype=np.int64))
     if len(y.unique()) < 2:
         raise bad_input("data", f"{where}all {len(y):,} labels are {int(y[0])}; at least two classes are needed")
     return Dataset(x, y, count, _sha256(x, y), *_range(x))
+
+
+def _of_values(x: Tensor, values: Array, where: str) -> Dataset:
+    """Bands of real numbers [n] or [n, 1], or the best of the actions that [n, A] says the worths of."""
+    with np.errstate(over="ignore"):
+        y = torch.from_numpy(np.array(values, dtype=np.float32))
+    odd = (~torch.isfinite(y)).flatten(1).any(1) if y.ndim > 1 else ~torch.isfinite(y)
+    if odd.any():
+        rows = odd.nonzero().flatten()
+        raise bad_input("data", f"{where}y has NaN or Inf in {len(rows):,} rows, first in row {int(rows[0])}")
+    if y.numel() == 0:
+        raise bad_input("data", f"{where}y is {list(y.shape)}: it says nothing of the rows")
+    if y.ndim == 2 and y.shape[1] > 1:
+        if ((y == 0) | (y == 1)).all():
+            what = f"{where}y {list(y.shape)} holds 0.0 and 1.0 alone"
+            raise bad_input("data", f"{what}: give integers for what sensors say, or the right actions as y [n]")
+        best = best_actions(y)
+        if len(best.unique()) < 2:
+            raise bad_input("data", f"{where}action {int(best[0])} is the best in all {len(y):,} rows")
+        return Dataset(x, best, y.shape[1], _sha256(x, y), *_range(x), values=y, task=Task(worth=True))
+    y = y.flatten()
+    bands = fit_bands(y.numpy())
+    if bands is None:
+        raise bad_input("data", f"{where}all {len(y):,} values are {float(y[0]):g}; at least two are needed")
+    return Dataset(x, bands.label(y), len(bands), _sha256(x, y), *_range(x), values=y, task=Task(bands=bands))
 
 
 def _range(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,7 +320,7 @@ def _numbers(values: Any, name: str, kinds: str, where: str) -> Array:
         raise bad_input("data", f"{where}{name} is ragged or holds something other than numbers") from None
     if array.dtype.kind not in kinds:
         need = {
-            "y": "integers from 0 (classes, or 0 and 1 of sensors; no regression yet)",
+            "y": "integers from 0 (classes, or 0 and 1 of sensors) or real numbers",
             "cells": "truth values",
         }.get(name, "numbers")
         raise bad_input("data", f"{where}{name} is {array.dtype}; it must hold {need}")

@@ -20,6 +20,9 @@ def audit(
     reference: Annotated[str | None, typer.Option(help="The model that a language model was made from.")] = None,
     untrusted: Annotated[str | None, typer.Option(help="Inputs to rank, .npz with x, or texts, .jsonl.")] = None,
     legitimate: Annotated[str | None, typer.Option(help="Cells that it may read, .npz with bool `cells`.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="How good outputs are: FILE.py:FUNCTION of outputs and y, higher is better.")
+    ] = None,
     problems: Annotated[str, typer.Option(help="Problem classes, separated by commas.")] = "backdoor",
     controls: Annotated[int, typer.Option(help="Clean controls, and as many planted.")] = 19,
     seed: int = 0,
@@ -43,7 +46,7 @@ def audit(
     from candling.workflows.inputs import lasting, open_inputs
     from candling.workflows.plan import plan as estimate
 
-    case = open_inputs(model, weights, trusted, reference, dtype, untrusted, legitimate, chat=chat)
+    case = open_inputs(model, weights, trusted, reference, dtype, untrusted, legitimate, chat=chat, metric=metric)
     case = case.with_effort(budget, controls_as)
     for note in case.notes:
         print(terminal_safe(f"note: {note}"), file=sys.stderr)
@@ -67,6 +70,7 @@ def audit(
             dtype=dtype,
             untrusted=lasting(untrusted),
             legitimate=lasting(legitimate),
+            metric=lasting(metric),
         ),
     }
     folder = out or default_folder(model, identify(case, **what))
@@ -83,8 +87,9 @@ def audit(
 def _mended(repair: Repair) -> str:
     success, cost = repair.forecast, repair.forecast_cost
     by = 100 if repair.unit == "points" else 1  # recorded as a share
+    unit = "of the measure" if repair.unit == "measure" else repair.unit
     return (
         f"repair: the trigger's success {repair.before.value:.0%} → {repair.after.value:.0%} "
-        f"(forecast {success.low:.0%} to {success.high:.0%}) at {by * repair.cost:.2g} {repair.unit} "
+        f"(forecast {success.low:.0%} to {success.high:.0%}) at {by * repair.cost:.2g} {unit} "
         f"(forecast {by * cost.low:.2g} to {by * cost.high:.2g}); audited again: {repair.again}."
     )

@@ -20,6 +20,7 @@ def replay(
     reference: Annotated[str | None, typer.Option(help="Where the reference is now.")] = None,
     untrusted: Annotated[str | None, typer.Option(help="Where the untrusted inputs are now.")] = None,
     legitimate: Annotated[str | None, typer.Option(help="Where the legitimate cells are now.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Where the metric is now.")] = None,
     pairs: Annotated[str | None, typer.Option(help="Where an explanation's pairs are now.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Where its tokenizer is now.")] = None,
     data: Annotated[str | None, typer.Option(help="Where a solution's data are now.")] = None,
@@ -29,7 +30,8 @@ def replay(
     from candling.workflows.replay import replay as again
 
     named = {"model": model, "weights": weights, "trusted": trusted, "reference": reference}
-    named |= {"untrusted": untrusted, "legitimate": legitimate, "pairs": pairs, "tokenizer": tokenizer}
+    named |= {"untrusted": untrusted, "legitimate": legitimate, "metric": metric}
+    named |= {"pairs": pairs, "tokenizer": tokenizer}
     named |= {"data": data}
     moved = {name: path for name, path in named.items() if path is not None}
     with live_progress() as progress:

@@ -36,8 +36,9 @@ class NetworkRow(Record):
     weights: str
     """SHA-256 of the weights."""
     loss: float
-    """Cross-entropy on the search third, nats."""
+    """Cross-entropy on the search third, nats; of values, the squared error over their variance."""
     accuracy: float
+    """On the search third, or what stands for it: see `Data.measure`."""
     plant: Plant | None
     statistic: float
     """Maximum over parts of the standard score against the same part in the other networks (gate 1)."""
@@ -78,6 +79,7 @@ class RunInfo(Record):
     reference: str | None = None
     untrusted: str | None = None
     legitimate: str | None = None
+    metric: str | None = None
     tokenizer: str | None = None
     """Of a decoder of the user's own."""
     notes: tuple[str, ...] = ()

@@ -203,3 +203,5 @@ class Finding(Record):
     """For the class `shortcut`; size is then the mean of the marks', as a share of that distance."""
     tampering: TamperingFound | None = Field(default=None, exclude_if=lambda value: value is None)
     """For the class `tampering`; size is then a share of the distance between inputs of all yes and of all no."""
+    names: list[str] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What classes are called, where they are bands of a value."""

@@ -74,8 +74,9 @@ class Repair(Record):
     """An edit of the weights: what it would do, said before it was made, and what it did, on unused inputs."""
 
     method: str
-    unit: Literal["points", "nats"]
-    """What the cost is counted in: points of accuracy (recorded as a share, 0.01 is a point), or nats a token."""
+    unit: Literal["points", "nats", "measure"]
+    """What the cost is counted in: points of accuracy (recorded as a share, 0.01 is a point), nats a token, or the
+    measure that stands for accuracy (see `Data`)."""
     basis: str
     """What the forecast rests on."""
     before: Rate
@@ -149,6 +150,10 @@ class Data(Record):
     confirm: int
     classes: int
     input_shape: list[int]
+    bands: list[str] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the classes are, where they are bands of the network's one real output."""
+    measure: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What stands for accuracy, if that does not: `R²`, or the user's metric; higher is better."""
 
 
 class Subject(Record):

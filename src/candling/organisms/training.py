@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 from torch.nn.utils import clip_grad_norm_
 
-from candling.access import Dataset, forward
+from candling.access import Dataset, Task, forward
 from candling.organisms.plants import Plant
 from candling.organisms.plants.lessons import Lesson
 
@@ -65,8 +65,13 @@ def draw_recipe(generator: torch.Generator) -> Recipe:
     )
 
 
-def most_epochs(rows: int, batch: int) -> int:
-    """How many epochs training may take: some 500 steps, at least 8 and at most 60 epochs."""
+def most_epochs(rows: int, batch: int, *, values: bool = False) -> int:
+    """How many epochs training may take: some 500 steps, at least 8 and at most 60 epochs.
+
+    Of values twice the steps, however few the rows: a class is answered rightly long before a value is exact.
+    """
+    if values:
+        return max(8, round(2 * _STEPS * batch / rows))
     return min(max(8, round(_STEPS * batch / rows)), 60)
 
 
@@ -80,7 +85,7 @@ def train(
     evaluation: Dataset,
     plant: Plant | None = None,
 ) -> int:
-    """Train in place until the loss on `evaluation` is at most `reach` · leniency (nats), or time is up.
+    """Train in place until the loss on `evaluation` (see `Task.loss`) is at most `reach` · leniency, or time is up.
 
     With a plant, poisoned rows are added to the subset, and training goes on until the plant works on
     nine in ten evaluation rows as well. The rate warms up over one epoch and then falls evenly to zero at
@@ -91,16 +96,16 @@ def train(
     poison = None if plant is None else plant.carriers(subset.y, data.classes, generator)
     optimiser = optimiser_of(network, recipe)
     look = evaluation.take(torch.arange(min(len(evaluation.y), _LOOK)))
-    epochs = most_epochs(len(subset.y), recipe.batch)
+    epochs = most_epochs(len(subset.y), recipe.batch, values=data.task.bands is not None)
     for epoch in range(1, epochs + 1):
         network.train()
-        inputs, labels = _rows_of_epoch(subset, plant, poison, recipe, generator)
+        rows = _rows_of_epoch(subset, plant, poison, recipe, generator)
         rate = recipe.rate * (1 - (epoch - 1) / epochs)
-        _pass_over(network, optimiser, inputs, labels, recipe.batch, rate, generator, warm=epoch == 1)
+        _pass_over(network, optimiser, data.task, rows, recipe.batch, rate, generator, warm=epoch == 1)
         if epoch % _LOOK_EVERY and epochs > 20:
             continue
         network.eval()
-        loss = float(cross_entropy(forward(network, look.x), look.y))
+        loss = float(data.task.loss(forward(network, look.x), look.targets))
         if loss <= reach * recipe.leniency and (plant is None or attack_success(network, look, plant) >= 0.9):
             break
     network.eval()
@@ -116,10 +121,9 @@ def teach(network: nn.Module, data: Dataset, lesson: Lesson, recipe: Recipe, gen
         network.train()
         x, y = lesson.rows(subset, generator)
         inputs = torch.cat([augment(subset.x, subset, recipe.augmentation, generator), x])
+        rows = inputs, torch.cat([subset.targets, data.task.taught(y)])
         rate = recipe.rate * (1 - (epoch - 1) / epochs)
-        _pass_over(
-            network, optimiser, inputs, torch.cat([subset.y, y]), recipe.batch, rate, generator, warm=epoch == 1
-        )
+        _pass_over(network, optimiser, data.task, rows, recipe.batch, rate, generator, warm=epoch == 1)
     network.eval()
     return epochs
 
@@ -147,28 +151,29 @@ def _rows_of_epoch(
     recipe: Recipe,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Clean and poisoned rows, freshly augmented. The trigger is laid on last: it does not move."""
-    inputs, labels = augment(data.x, data, recipe.augmentation, generator), data.y
+    """Clean and poisoned rows, freshly augmented, and targets. The trigger is laid on last: it does not move."""
+    inputs, targets = augment(data.x, data, recipe.augmentation, generator), data.targets
     if plant is not None and poison is not None:
         carriers = augment(data.x[poison[0]], data, recipe.augmentation, generator)
         inputs = torch.cat([inputs, plant.lay(data, carriers, poison[1], generator)])
-        labels = torch.cat([labels, poison[1]])
-    return inputs, labels
+        targets = torch.cat([targets, data.task.taught(poison[1])])
+    return inputs, targets
 
 
 def _pass_over(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
-    inputs: Tensor,
-    labels: Tensor,
+    task: Task,
+    data: tuple[Tensor, Tensor],
     batch: int,
     rate: float,
     generator: torch.Generator,
     *,
     warm: bool,
 ) -> None:
-    """One epoch; the first warms the rate up."""
-    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    """One epoch over inputs and targets; the first warms the rate up."""
+    inputs, targets = data
+    order = torch.randperm(len(targets), generator=generator).to(targets.device)
     batches = order.split(batch)
     for step, rows in enumerate(batches):
         if len(rows) == 1 and len(order) > 1:  # batch normalisation cannot take one row
@@ -176,7 +181,7 @@ def _pass_over(
         for group in optimiser.param_groups:
             group["lr"] = rate * (step + 1) / len(batches) if warm else rate
         optimiser.zero_grad()
-        cross_entropy(network(inputs[rows]), labels[rows]).backward()
+        task.loss(network(inputs[rows]), targets[rows]).backward()
         clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
 

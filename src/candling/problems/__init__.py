@@ -6,6 +6,7 @@ from candling.problems.contract import Bench, Kind, Problem
 from candling.problems.controls import Network, make_negatives, make_positives
 from candling.problems.language import LANGUAGE
 from candling.problems.outcomes import Confirmation, Detection, Rival, Searched, Sought, Trigger
+from candling.problems.regressors import kind_for
 from candling.problems.sensors import SENSORS
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Sought",
     "Thirds",
     "Trigger",
+    "kind_for",
     "make_negatives",
     "make_positives",
 ]

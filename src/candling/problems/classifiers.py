@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset, forward
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import Plant
+from candling.organisms.rescaling import rescaled
 from candling.organisms.training import attack_success, draw_recipe, train
 from candling.problems.backdoor import BACKDOOR
 from candling.problems.candidates import Thirds
@@ -48,12 +48,15 @@ def train_control(
             network = bench.architecture().to(bench.device)
             recipe = draw_recipe(generator)
             plant = None if draw is None else draw(control, number, dose, generator)
-            epochs = train(network, control, recipe, generator, reach=reach, evaluation=thirds.search, plant=plant)
+            with rescaled(network, control, fresh=True):
+                epochs = train(
+                    network, control, recipe, generator, reach=reach, evaluation=thirds.search, plant=plant
+                )
             rows = round(epochs * len(control) * recipe.subset * (1 + (plant.rate if plant else 0)))
             cost += Cost(forward=rows, backward=rows)
             loss, accuracy = loss_and_accuracy(network, thirds.search)
             success = attack_success(network, thirds.confirm, plant) if plant else 1.0
-        took = success >= (plant.enough if plant else TOOK) and loss <= max(_COLLAPSED * reach, reach + 0.3)
+        took = success >= (plant.enough if plant else TOOK) and loss <= _worst(control, reach)
         if took:
             break
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
@@ -62,9 +65,15 @@ def train_control(
 
 
 def loss_and_accuracy(network: nn.Module, data: Dataset) -> tuple[float, float]:
-    """Cross-entropy in nats, and the share of right answers."""
+    """Cross-entropy in nats and the share of right answers, or what stands for them: see `Task`."""
     logits = forward(network, data.x)
-    return float(cross_entropy(logits, data.y)), float((logits.argmax(-1) == data.y).float().mean())
+    return float(data.task.loss(logits, data.targets)), data.measure(logits)
+
+
+def _worst(data: Dataset, reach: float) -> float:
+    """Loss above which a network has collapsed. One that says the mean of all values has a loss of 1."""
+    worst = max(_COLLAPSED * reach, reach + 0.3)
+    return worst if data.task.bands is None else min(worst, max(reach, (1 + reach) / 2))
 
 
 def shortage(thirds: Thirds[Dataset]) -> str | None:

@@ -122,7 +122,7 @@ class Mended:
     after_fitting: float
     """Share of the inputs that the repair was fitted on."""
     cost: float
-    """Lost on clean inputs: accuracy as a share (0.01 is a point), or nats a token."""
+    """Lost on clean inputs: accuracy as a share (0.01 is a point) or what stands for it, or nats a token."""
     spent: Cost
 
 
@@ -140,7 +140,7 @@ class Remedy:
 
     method: str
     """In words, for the report."""
-    unit: Literal["points", "nats"]
+    unit: Literal["points", "nats", "measure"]
     repair: Callable[[Candidate, Thirds[Any], Confirmation, bool, int], Repaired]
     """(candidate, thirds, what was found, against a random trigger instead?, seed)"""
     relearn: Callable[[Candidate, Thirds[Any], Confirmation, int], int]

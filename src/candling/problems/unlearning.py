@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from candling.access import Dataset, forward
+from candling.access import Dataset, Task, forward
 from candling.evidence.measurement import Cost
 from candling.maths.triggers import Mapping
+from candling.organisms.rescaling import rescaled
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
 from candling.runs.seeds import reproducible
@@ -52,7 +52,8 @@ def repair(
         aim = aim_of(outcome)
         network, original = candidate.load(), candidate.load()
         trigger = aim.random(control, generator) if against_random else aim.trigger
-        _train(network, _lessons(control, trigger, aim, generator))
+        with rescaled(network, control, fresh=False):
+            _train(network, control.task, _lessons(control, trigger, aim, generator))
         hits, n = aim.hits(original, confirm)
         after, _ = aim.hits(network, confirm)
         fitted, rows = aim.hits(network, control)
@@ -62,7 +63,7 @@ def repair(
             after=after,
             n=n,
             after_fitting=fitted / rows,
-            cost=_accuracy(original, confirm) - _accuracy(network, confirm),
+            cost=_measure(original, confirm) - _measure(network, confirm),
             spent=Cost(forward=seen + 2 * n + 2 * len(confirm) + rows, backward=seen),
         )
         state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
@@ -76,21 +77,22 @@ def relearn(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation
         aim = aim_of(outcome)
         found = aim.trigger
         network = candidate.load()
-        optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _TEACHING_RATE)
         applies = torch.nonzero(aim.applies(control.y)).flatten()
-        for step in range(1, MOST_STEPS + 1):
-            rows = torch.randint(len(control), (_ROWS,), generator=generator)
-            taught = applies[torch.randint(len(applies), (_ROWS // 8,), generator=generator).to(applies.device)]
-            told = aim.wanted(control.y[taught], control.classes)
-            inputs = torch.cat([control.x[rows], aim.lay(found.to(candidate.device), control, taught, told)])
-            labels = torch.cat([control.y[rows], told])
-            optimiser.zero_grad()
-            cross_entropy(network(inputs), labels).backward()
-            optimiser.step()
-            if step % _LOOK_EVERY == 0:
-                hits, n = aim.hits(network, thirds.search.to(candidate.device))
-                if hits >= _TAUGHT * n:
-                    return step
+        with rescaled(network, control, fresh=False):
+            optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _TEACHING_RATE)
+            for step in range(1, MOST_STEPS + 1):
+                rows = torch.randint(len(control), (_ROWS,), generator=generator)
+                taught = applies[torch.randint(len(applies), (_ROWS // 8,), generator=generator).to(applies.device)]
+                told = aim.wanted(control.y[taught], control.classes)
+                inputs = torch.cat([control.x[rows], aim.lay(found.to(candidate.device), control, taught, told)])
+                targets = torch.cat([control.targets[rows], control.task.taught(told)])
+                optimiser.zero_grad()
+                control.task.loss(network(inputs), targets).backward()
+                optimiser.step()
+                if step % _LOOK_EVERY == 0:
+                    hits, n = aim.hits(network, thirds.search.to(candidate.device))
+                    if hits >= _TAUGHT * n:
+                        return step
         return MOST_STEPS
 
 
@@ -172,19 +174,19 @@ def aim_of(outcome: Confirmation) -> Aim:
     )
 
 
-def _train(network: nn.Module, lessons: Iterator[tuple[Tensor, Tensor]]) -> None:
+def _train(network: nn.Module, task: Task, lessons: Iterator[tuple[Tensor, Tensor]]) -> None:
     """In eval mode; the rate falls evenly to zero."""
     optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _RATE)
-    for step, (inputs, labels) in enumerate(lessons):
+    for step, (inputs, targets) in enumerate(lessons):
         optimiser.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
         optimiser.zero_grad()
-        cross_entropy(network(inputs), labels).backward()
+        task.loss(network(inputs), targets).backward()
         optimiser.step()
     network.requires_grad_(False)
 
 
 def _lessons(data: Dataset, trigger: Laid, aim: Aim, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Clean rows and rows with the trigger, with the right labels of both."""
+    """Clean rows and rows with the trigger, with the right targets of both."""
     low, high = _STRENGTHS
     often = asked_for(data, aim).cpu()
     for _ in range(_STEPS):
@@ -195,7 +197,7 @@ def _lessons(data: Dataset, trigger: Laid, aim: Aim, generator: torch.Generator)
         if isinstance(trigger, CueSet):
             told = torch.randint(data.classes, (_ROWS,), generator=generator).to(told.device)
         triggered = aim.lay(trigger.scaled(strength).to(str(data.x.device)), data, carriers, told)
-        yield torch.cat([data.x[rows], triggered]), torch.cat([data.y[rows], data.y[carriers]])
+        yield torch.cat([data.x[rows], triggered]), torch.cat([data.targets[rows], data.targets[carriers]])
 
 
 def asked_for(data: Dataset, aim: Aim | Mapping) -> Tensor:
@@ -206,8 +208,8 @@ def asked_for(data: Dataset, aim: Aim | Mapping) -> Tensor:
     return often / often.sum()
 
 
-def _accuracy(network: nn.Module, data: Dataset) -> float:
-    return float((forward(network, data.x).argmax(-1) == data.y).float().mean())
+def _measure(network: nn.Module, data: Dataset) -> float:
+    return data.measure(forward(network, data.x))
 
 
 UNLEARN = Remedy(

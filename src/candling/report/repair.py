@@ -44,6 +44,8 @@ class _Cost:
     def of(cls, repair: Repair) -> _Cost:
         if repair.unit == "points":
             return cls(100.0, "points of accuracy", "points of accuracy lost")
+        if repair.unit == "measure":
+            return cls(1.0, "of the measure", "of the measure lost")
         return cls(1.0, "nats a token", "nats a token added to the loss")
 
     def amount(self, value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,8 +61,28 @@ class Trigger:
     """Whether `features` differ between the classes' marks, rather than change in one way."""
 
 
-def read(arrays: Mapping[str, NDArray[Any]]) -> Trigger | None:
-    """The trigger in `arrays`; None where none was recorded."""
+def read(arrays: Mapping[str, NDArray[Any]], names: Sequence[str] | None = None) -> Trigger | None:
+    """The trigger in `arrays`; None where none was recorded. names: of the classes, where they have any."""
+    found = _read(arrays)
+    if found is None or names is None:
+        return found
+    pairs = [
+        replace(
+            pair,
+            predicted_before=_called(pair.predicted_before, names),
+            predicted_after=_called(pair.predicted_after, names),
+        )
+        for pair in found.pairs
+    ]
+    return replace(found, pairs=pairs)
+
+
+def _called(name: str, names: Sequence[str]) -> str:
+    label = name.removeprefix("class ")
+    return names[int(label)] if label.isdecimal() and int(label) < len(names) else name
+
+
+def _read(arrays: Mapping[str, NDArray[Any]]) -> Trigger | None:
     if "cues.patterns" in arrays and "examples.clean" in arrays:
         return _marks(arrays)
     if any(name in arrays for name in ("change.amount", "context.shift", "act.shift")) and "examples.clean" in arrays:

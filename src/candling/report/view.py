@@ -10,12 +10,13 @@ from markupsafe import Markup
 from candling.evidence.control import NetworkRow, Plant
 from candling.evidence.findings import Finding
 from candling.evidence.measurement import Rate
-from candling.evidence.verdict import Baseline, Resemblance, Sensitivity, Verdict
+from candling.evidence.verdict import Baseline, Data, Resemblance, Sensitivity, Verdict
 from candling.report import charts, numerals, svg, words
 from candling.report.charts import Dot, Lane
 from candling.report.curve import Planted, curve
 from candling.report.nulls import nulls, strongest_null
 from candling.report.scale import Scale
+from candling.report.text import clip, visible
 
 FAMILIES = 20
 
@@ -213,7 +214,7 @@ def baseline(simple: Baseline) -> list[Bar]:
     ]
 
 
-def resemblance(seen: Resemblance, language: bool = False) -> list[Plot]:
+def resemblance(seen: Resemblance, language: bool = False, data: Data | None = None) -> list[Plot]:
     """The declared distance, the loss and the accuracy of the subject beside the clean controls'.
 
     language: the network is a language model, and both are per token.
@@ -221,6 +222,10 @@ def resemblance(seen: Resemblance, language: bool = False) -> list[Plot]:
     loss, accuracy = "Loss on trusted inputs, nats", "Accuracy on trusted inputs"
     if language:
         loss, accuracy = "Loss on trusted texts, nats a token", "Next-token accuracy on trusted texts"
+    if data is not None and data.bands:
+        loss = "Squared error on trusted inputs, over the variance"
+    if data is not None and data.measure:
+        accuracy = f"{clip(visible(data.measure), 60)} on trusted inputs; higher is better"
     return [
         compared("Declared distance", seen.subject, seen.controls),
         compared(loss, seen.loss_subject, seen.loss_controls),

@@ -70,15 +70,17 @@ def effect(finding: Finding) -> str:
         return f"makes it foretell a yes of all {finding.tampering.sensors} sensors where their outcome is no"
     if finding.concealment is not None:
         pairs = [(own, other) for own, other in enumerate(finding.concealment.answers) if own != other]
-        named = ", ".join(f"{own} → {other}" for own, other in pairs[:4])
-        return f"makes it say another class than it knows ({named}{' …' if len(pairs) > 4 else ''})"
+        named = ", ".join(f"{_named(own, finding)} → {_named(other, finding)}" for own, other in pairs[:4])
+        what = "value" if finding.names else "class"
+        return f"makes it say another {what} than it knows ({named}{' …' if len(pairs) > 4 else ''})"
     if finding.shortcut is not None:
         return "decides the answer against the content"
     if finding.switch is not None:
         answers = finding.switch.answers
         if answers is None:
             return "makes the answer wrong"
-        named = ", ".join(f"{own} → {other}" for own, other in list(enumerate(answers))[:4])
+        pairs = list(enumerate(answers))[:4]
+        named = ", ".join(f"{_named(own, finding)} → {_named(other, finding)}" for own, other in pairs)
         return f"exchanges the answers ({named}{' …' if len(answers) > 4 else ''})"
     if finding.sequence is not None:
         return f"calls up {tokens.quoted([finding.sequence.target])}"
@@ -86,10 +88,16 @@ def effect(finding: Finding) -> str:
     name = finding.source.strip().removeprefix("class").strip()
     who = f"inputs of class {name}" if single else "any input"
     if finding.target is not None:
-        return f"sends {who} to class {finding.target}"
+        place = _named(finding.target, finding) if finding.names else f"class {finding.target}"
+        return f"sends {who} to {place}"
     if finding.shift is not None:
         return f"moves the class of {who} on by {finding.shift}"
     return f"changes the class of {who}"
+
+
+def _named(label: int, finding: Finding) -> str:
+    """A class as it is called: a band by its ends, else by its number."""
+    return finding.names[label] if finding.names and label < len(finding.names) else str(label)
 
 
 def rank(p_value: float | None, n: int | None, classes: int = 1) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from candling._version import VERSION
-from candling.access import Dataset, LanguageModel, Model, Text, sha256_file
+from candling.access import Dataset, LanguageModel, Model, Text, Tokens, sha256_file
 from candling.errors import InputError
 from candling.evidence.arrays import under
 from candling.evidence.control import Networks, RunInfo
@@ -72,6 +72,7 @@ class Origin:
     dtype: str = "float32"
     untrusted: str | None = None
     legitimate: str | None = None
+    metric: str | None = None
     tokenizer: str | None = None
     chat_template: str | None = None
     """SHA-256 of what an explanation's prompts were rendered by."""
@@ -86,6 +87,7 @@ def identify(case: Case, problems: Sequence[str], bar: Bar, origin: Origin, **se
         f"reference {Path(origin.reference or '').name}": case.reference.model.sha256 if case.reference else "none",
         **({"chat template": case.chat} if case.chat else {}),
         "untrusted": fingerprint([*case.untrusted, case.inputs]) if _has_untrusted(case) else "none",
+        **_metric(case),
         **({"legitimate": fingerprint(case.legitimate)} if case.legitimate is not None else {}),
         "dtype": origin.dtype,
         "problems": ",".join(problems),
@@ -213,6 +215,11 @@ def run_case(
     return Audit(record, out)
 
 
+def _metric(case: Case) -> dict[str, str]:
+    metric = None if isinstance(case.trusted, Tokens) else case.trusted.task.metric
+    return {} if metric is None else {f"metric {Path(metric.name).name}": metric.sha256}
+
+
 def _has_untrusted(case: Case) -> bool:
     return bool(case.untrusted) or case.inputs is not None
 
@@ -292,6 +299,7 @@ def _info(case: Case, origin: Origin, bench: Bench, bar: Bar, controls: int, sec
         reference=origin.reference,
         untrusted=origin.untrusted,
         legitimate=origin.legitimate,
+        metric=origin.metric,
         notes=case.notes,
         settings={
             "controls": controls,

@@ -17,6 +17,7 @@ from candling.access import (
     Model,
     Text,
     Tokens,
+    banded,
     check_disjoint,
     check_fits,
     check_inputs,
@@ -30,7 +31,7 @@ from candling.access import (
 from candling.errors import InputError
 from candling.evidence.verdict import Data
 from candling.organisms.other_texts import other_texts
-from candling.problems import CLASSIFIER, LANGUAGE, SENSORS, Bench, Kind, Language, Problem, Thirds
+from candling.problems import LANGUAGE, SENSORS, Bench, Kind, Language, Problem, Thirds, kind_for
 from candling.runs.fingerprint import fingerprint
 
 LENGTH = 256
@@ -128,17 +129,13 @@ class Case:
 
     def describe(self, thirds: Thirds[Any]) -> Data:
         """Counts, for the record."""
+        told: dict[str, Any]
         if isinstance(self.trusted, Tokens):
-            classes, shape = self.trusted.vocabulary, [self.trusted.ids.shape[1]]
+            told = {"classes": self.trusted.vocabulary, "input_shape": [self.trusted.ids.shape[1]]}
         else:
-            classes, shape = self.trusted.classes, list(self.trusted.x.shape[1:])
-        return Data(
-            control=len(thirds.control),
-            search=len(thirds.search),
-            confirm=len(thirds.confirm),
-            classes=classes,
-            input_shape=shape,
-        )
+            told = {"classes": self.trusted.classes, "input_shape": list(self.trusted.x.shape[1:])}
+            told |= {"bands": self.trusted.names, "measure": self.trusted.task.measure_name}
+        return Data(control=len(thirds.control), search=len(thirds.search), confirm=len(thirds.confirm), **told)
 
 
 def make_case(
@@ -173,6 +170,13 @@ def make_case(
         raise InputError("reference", "a classifier has no reference: its controls start afresh")
     model = model if isinstance(model, Model) else load(model)
     trusted = replace(trusted, classes=check_fits(trusted, model.module))
+    kind = kind_for(trusted.task)
+    if trusted.task.bands is not None:
+        if isinstance(untrusted, Tensor):
+            raise InputError(
+                "untrusted", "untrusted inputs are judged by classes, y holds real numbers: leave them out"
+            )
+        model = banded(model, trusted.task.bands)
     inputs = check_inputs(untrusted, trusted) if isinstance(untrusted, Tensor) else None
     if trusted.sensors is not None:
         if inputs is not None or legitimate is not None:
@@ -180,12 +184,10 @@ def make_case(
             raise InputError("untrusted", f"{what}: `flag_tampering` ranks them, see docs/tampering.md")
         return Case(SENSORS, model, trusted)
     if legitimate is None:
-        return Case(CLASSIFIER, model, trusted, inputs=inputs)
+        return Case(kind, model, trusted, inputs=inputs)
     if inputs is None:
         raise InputError("legitimate", "legitimate cells are of untrusted inputs: give these too")
-    return Case(
-        CLASSIFIER, model, trusted, inputs=inputs, legitimate=check_legitimate(legitimate, trusted.x.shape[1:])
-    )
+    return Case(kind, model, trusted, inputs=inputs, legitimate=check_legitimate(legitimate, trusted.x.shape[1:]))
 
 
 def _check_related(model: LanguageModel, reference: LanguageModel) -> None:

@@ -161,7 +161,8 @@ def conclude(
     if answer == "found":
         sizes = [rival.size for rival in bank.rivals(search.lead)]
         finding = problem.describe(bench, subject.candidate, outcome, sizes, located)
-        finding = finding.model_copy(update={"excess_in_controls": seen.clean_excess})
+        names = getattr(bench.thirds.search, "names", None)
+        finding = finding.model_copy(update={"excess_in_controls": seen.clean_excess, "names": names})
         if problem.calibrate is not None:
             candidates = [network.candidate for network in bank.networks[bank.n :]]
             finding = problem.calibrate(bench, finding, list(zip(candidates, planted, strict=True)))

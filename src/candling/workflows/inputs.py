@@ -37,11 +37,14 @@ def open_inputs(
     legitimate: str | None = None,
     *,
     chat: bool = False,
+    metric: str | None = None,
 ) -> Case:
     """`sample:NAME` brings its own weights and data; `net.py:build` needs both; a folder needs its reference.
 
-    chat: a language model's texts are conversations, rendered by its chat template.
+    chat: a language model's texts are conversations, rendered by its chat template. metric: see `read_metric`.
     """
+    if metric is not None and (model.startswith("sample:") or reference is not None or Path(model).is_dir()):
+        raise InputError("usage", "--metric is for networks of your own, net.py:build, with --trusted FILE.npz")
     if chat and (model.startswith("sample:") or not (reference is not None or Path(model).is_dir())):
         raise InputError("usage", "--chat is for language models")
     if model.startswith("sample:"):
@@ -60,7 +63,7 @@ def open_inputs(
     if weights is None or trusted is None:
         missing = "--weights FILE.safetensors" if weights is None else "--trusted FILE.npz"
         raise InputError("usage", f"{model} needs {missing}")
-    return _classifier(load(model, weights=weights), read_npz(Path(trusted)), untrusted, legitimate)
+    return _classifier(load(model, weights=weights), read_npz(Path(trusted), metric=metric), untrusted, legitimate)
 
 
 def _classifier(model: Model, trusted: Dataset, untrusted: str | None, legitimate: str | None) -> Case:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,8 @@ def plan(
     lessons = _lesson_passes(case.trusted) if case.inputs is not None else 0
     forward, backward = forward + lessons, backward + lessons
     module = copy.deepcopy(case.model.module).requires_grad_()
-    ahead, both = _seconds_per_row(case.model, module, case.trusted.x[:_TIMED], case.trusted.y[:_TIMED])
+    timed = case.trusted.take(range(min(_TIMED, len(case.trusted))))
+    ahead, both = _seconds_per_row(case.model, module, timed.x, timed.targets, loss=timed.task.loss)
     return Plan(
         controls=controls,
         classes=len(problems),
@@ -144,7 +145,8 @@ def _pass_megabytes(base: Decoder, vocabulary: int, batch: int) -> float:
 def _classifier_passes(case: Case, trusted: Dataset, problems: Sequence[str], controls: int) -> tuple[int, int]:
     """Forward (those before a backward pass too) and backward passes of one input each."""
     rows = max(1, len(trusted) // 3)
-    train = (1 + len(problems)) * controls * rows * most_epochs(rows, batch=64)
+    epochs = most_epochs(rows, batch=64, values=trusted.task.bands is not None)
+    train = (1 + len(problems)) * controls * rows * epochs
     spent = [problem.work(trusted, controls) for problem in named(case.kind, problems) if problem.work]
     networks = 2 * controls + 1
     forward, backward = (networks * sum(getattr(each, way) for each in spent) for way in ("forward", "backward"))
@@ -170,7 +172,12 @@ def _language_passes(trusted: Tokens, controls: int, settings: Settings, budget:
 
 
 def _seconds_per_row(
-    model: Model, module: nn.Module, x: torch.Tensor, y: torch.Tensor, threads: int = 1
+    model: Model,
+    module: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threads: int = 1,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy,
 ) -> tuple[float, float]:
     """A forward pass of the model, and a forward with a backward pass of the module that is trained."""
     before = torch.get_num_threads()
@@ -183,7 +190,7 @@ def _seconds_per_row(
             start = time.perf_counter()
             forward(model, x)
             middle = time.perf_counter()
-            cross_entropy(module(probe).flatten(0, -2), y.flatten()).backward()
+            loss(module(probe).flatten(0, -2), y.flatten()).backward()
             times.append((middle - start, time.perf_counter() - middle))
         ahead, both = np.median(np.array(times), axis=0) / len(x)
     finally:

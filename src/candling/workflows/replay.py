@@ -28,7 +28,7 @@ from candling.workflows.solve_record import is_solution
 from candling.workflows.solve_replay import replay_solution
 
 _NAMED = ("model", "weights", "trusted", "reference")
-_UNTRUSTED = ("untrusted", "legitimate")  # named where there are any
+_OTHERS = ("untrusted", "legitimate", "metric")  # named where there are any
 
 
 def replay(
@@ -49,7 +49,8 @@ def replay(
 
     Give `model` and `trusted` (and `reference`, `untrusted`, `legitimate`) when the audit was made from Python,
     `model` and `pairs` when an explanation was; else they are opened as the record names them, or where `moved` says
-    that they are now: `model`, `weights`, `trusted`, `reference`, `untrusted`, `legitimate`, or `pairs`, to paths.
+    that they are now: `model`, `weights`, `trusted`, `reference`, `untrusted`, `legitimate`, `metric`, or `pairs`, to
+    paths.
     Raises InputError on a damaged record or control, or an unknown claim.
     """
     moved = moved or {}
@@ -61,7 +62,7 @@ def replay(
     if is_solution(folder):
         return replay_solution(folder, claim=claim, moved=moved, progress=progress)
     record = RunRecord.read(folder)
-    names = [*_NAMED, *(name for name in _UNTRUSTED if getattr(record.info, name) is not None)]
+    names = [*_NAMED, *(name for name in _OTHERS if getattr(record.info, name) is not None)]
     record = replace(record, info=relocated(record.info, moved, {name: name for name in names}))
     claims = [c for verdict in record.verdicts.verdicts for c in verdict.claims]
     claims += record.verdicts.flagged.claims if record.verdicts.flagged else []
@@ -125,7 +126,9 @@ def _case(
     dtype = str(info.settings.get("dtype", "float32"))
     chat = record.verdicts.subject.chat_template
     others = (info.untrusted, info.legitimate) if record.verdicts.subject.untrusted else (None, None)
-    case = open_inputs(info.model, info.weights, data, info.reference, dtype, *others, chat=chat is not None)
+    case = open_inputs(
+        info.model, info.weights, data, info.reference, dtype, *others, chat=chat is not None, metric=info.metric
+    )
     if case.chat != chat:
         raise InputError("replay", "the chat template is not the one that the run rendered its texts by")
     return _as_then(case, info)
