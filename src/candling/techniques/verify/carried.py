@@ -4,7 +4,7 @@ Question: is this what the network computes inside, or only what it says?
 Source: interchange interventions (Geiger et al., 2106.02997) and resample ablation, with double dissociation: the
     claimed units against as many others of like spread, and against their complement. Which units: `placing`.
 Inputs: a network, units of a site, inputs that did not choose them, the program's answers and scores.
-Cost: about fifteen forward passes of 512 inputs.
+Cost: about fifteen forward passes of 1,024 inputs.
 Known failures: what lies in directions that no unit lies along; rare answers, of which few donors are drawn.
 """
 
@@ -24,7 +24,7 @@ from candling.evidence.program import Answers
 from candling.evidence.solution import Curve, Site
 from candling.techniques.verify.agreement import rate
 
-TESTING = 512
+TESTING = 1024
 FOLLOWS, STAYS, APART, DISSOCIATED, FORECAST, CURVE = 0.85, 0.85, 0.3, 0.15, 0.85, 0.15
 """What passing takes."""
 _DRAWS, _BINS = 3, 12

@@ -30,6 +30,7 @@ from candling.techniques.verify.carried import FOLLOWS, STAYS, Place, Told, dono
 SITES, WIDEST, CHOOSING = 10, 8192, 256
 SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)
 """Of a site's units: sizes that are tried."""
+_SURER = 0.05  # than passing takes, since what was chosen looks better than it is
 _BENT, _SPREAD = 1e-3, 64
 _STEPS, _RATE, _SPARSE = 60, 0.15, 1.0  # of a mask's learning; nats that a whole site costs
 
@@ -61,7 +62,7 @@ class _Tried:
 
     @property
     def enough(self) -> bool:
-        return self.worth >= max(FOLLOWS, STAYS)
+        return self.worth >= max(FOLLOWS, STAYS) + _SURER
 
     @property
     def key(self) -> tuple[float, float]:
