@@ -17,7 +17,6 @@ Every finished problem is a line of --out; the same command goes on behind the l
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import time
 from collections.abc import Sequence
@@ -32,11 +31,14 @@ from candling.access.unlabelled import unlabelled
 from candling.evidence.program import Program, inputs_of, run_program
 from candling.maths.intervals import clopper_pearson
 from candling.organisms import programs
+from candling.organisms.programs.held_out import FROZEN, pose_frozen
 from candling.techniques.verify.carried import Place, examine
 from candling.workflows.solve import parts_of, solve, told
 from candling.workflows.solve_inputs import Problem, make_problem
 
 TRIES = 5
+SHOWN = ("kind", "outcome", "recovered", "says", "truth", "cpu")
+"""Of frozen kinds neither what they are nor what was said of them is shown."""
 
 
 def one(kind: str, seed: int, pose: Any) -> dict[str, Any]:
@@ -152,8 +154,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    source = importlib.import_module("candling.organisms.programs.held_out") if given.held_out else programs
-    kinds = given.kinds.split(",") if given.kinds else list(source.KINDS)
+    known, pose = (FROZEN, pose_frozen) if given.held_out else (programs.KINDS, programs.pose)
+    kinds = given.kinds.split(",") if given.kinds else list(known)
     rows: list[dict[str, Any]] = []
     if given.out is not None and given.out.exists():
         rows = [json.loads(line) for line in given.out.read_text().splitlines()]
@@ -161,12 +163,12 @@ def main() -> None:
     for number in range(len(rows), given.problems):
         if time.monotonic() - start > given.seconds:
             break
-        row = one(kinds[number % len(kinds)], given.seed + number, source.pose)
+        row = one(kinds[number % len(kinds)], given.seed + number, pose)
         rows.append(row)
         if given.out is not None:
             with given.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-        shown = ("kind", "outcome", "recovered", "says", "truth", "cpu")
+        shown = ("family", "outcome", "recovered", "cpu") if given.held_out else SHOWN
         print(" | ".join(str(row.get(name)) for name in shown), flush=True)
     print("\n".join(summary(rows)))
 
