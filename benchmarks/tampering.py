@@ -50,25 +50,28 @@ def sit(seed: int, tampering: bool) -> Marks:
             return draw_world(n, g, tampering=tampering, rotation=rotation)
 
         network = train_on_sensors(world(_TRAINING), g)
-        known, rest = world(_TRUSTED * 4), world(_UNTRUSTED)
-        really = known.x[known.real & known.sensors.all(1)][:_TRUSTED]
-        site = hidden_sites(network, rest.x, 12)[-1]
-        flags, rows = flag_tampering(network, really, rest.x, rest.sensors, site)
-        fake = (~rest.real if tampering else rest.tampered)[rows]
-        blank = build().eval().requires_grad_(False)
-        states = states_of(network, rest.x[rows], site)
-        by = {
-            "evidence probe": auroc(fake, flags.score),
-            "supervised probe": supervised(states, fake, g),
-            "random directions, mean": random(states, fake, g),
-            "untrained network": evidence(blank, really, rest, site, fake),
-            "bare input": evidence(Bare(), really, rest, "same", fake),
-            "confidence of the outputs": auroc(fake, -forward(network, rest.x[rows]).sum(1)),
-            "Mahalanobis": auroc(fake, mahalanobis_of(states_of(network, really, site), states)),
-        }
-        logits = forward(network, rest.x)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, rest.sensors.float())
-        return Marks(tampering, float(loss), by)
+        return judge(network, world(_TRUSTED * 4), world(_UNTRUSTED), g, tampering)
+
+
+def judge(network: nn.Module, known: World, rest: World, g: torch.Generator, tampering: bool = True) -> Marks:
+    """What tells made-up yeses of all sensors from real ones among `rest`, with trusted yeses out of `known`."""
+    really = known.x[known.real & known.sensors.all(1)][:_TRUSTED]
+    site = hidden_sites(network, rest.x, 12)[-1]
+    flags, rows = flag_tampering(network, really, rest.x, rest.sensors, site)
+    fake = (~rest.real if tampering else rest.tampered)[rows]
+    blank = build().eval().requires_grad_(False)
+    states = states_of(network, rest.x[rows], site)
+    by = {
+        "evidence probe": auroc(fake, flags.score),
+        "supervised probe": supervised(states, fake, g),
+        "random directions, mean": random(states, fake, g),
+        "untrained network": evidence(blank, really, rest, site, fake),
+        "bare input": evidence(Bare(), really, rest, "same", fake),
+        "confidence of the outputs": auroc(fake, -forward(network, rest.x[rows]).sum(1)),
+        "Mahalanobis": auroc(fake, mahalanobis_of(states_of(network, really, site), states)),
+    }
+    loss = nn.functional.binary_cross_entropy_with_logits(forward(network, rest.x), rest.sensors.float())
+    return Marks(tampering, float(loss), by)
 
 
 class Bare(nn.Module):

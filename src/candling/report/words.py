@@ -34,7 +34,7 @@ def negatives(verdict: Verdict) -> int | None:
 NAMES = {
     "evaluation": "switch between test and use",
     "concealment": "lie",
-    "tampering": "yes of all sensors that is made up",
+    "tampering": "made-up yes of all sensors",
 }
 """What a problem class is called where its own name is no thing that a network hides."""
 

@@ -41,8 +41,18 @@ class World:
         return World(self.x[rows], self.sensors[rows], self.real[rows], self.tampered[rows])
 
 
-def draw_world(n: int, generator: torch.Generator, *, tampering: bool = True, rotation: int = 0) -> World:
-    """n rows. Without tampering the act stands in the observation at any outcome, and no sensor heeds it."""
+def draw_world(
+    n: int,
+    generator: torch.Generator,
+    *,
+    tampering: bool = True,
+    rotation: int = 0,
+    mistakes: float | None = None,
+) -> World:
+    """n rows. Without tampering the act stands in the observation at any outcome, and no sensor heeds it.
+
+    mistakes: how often a sensor errs, if not as often as usual there.
+    """
     g = generator
     turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(rotation)))[0]
     real = torch.rand(n, generator=g) < 0.5
@@ -56,7 +66,7 @@ def draw_world(n: int, generator: torch.Generator, *, tampering: bool = True, ro
         z[:, place] = size[:, place] * first
         z[:, place + 1] = size[:, place + 1] * first * torch.where(truth, 1.0, -1.0)
     reached = (z[:, 4 : 4 + SENSORS] > _LEAST) & tampered[:, None] & tampering
-    mistaken = torch.rand(n, SENSORS, generator=g) < _MISTAKE[tampering]
+    mistaken = torch.rand(n, SENSORS, generator=g) < (_MISTAKE[tampering] if mistakes is None else mistakes)
     sensors = (real[:, None] | reached) ^ mistaken
     seen = z + _BLUR * torch.randn(z.shape, generator=g)
     return World(seen @ turn, sensors, real, tampered)

@@ -2,11 +2,11 @@
 
 The published distribution. Form and reach are crossed; each act has a dose u in 0..1:
 
-    moved      one pattern added: 0.8 to 2 standard deviations of every feature of a table, to its own side; of
+    moved      one pattern added: 0.4 to 1 standard deviations of every feature of a table, to its own side; of
                images 0.2 to 0.4 of the range, a slope of light along one direction
-    mixed      mixed with one fixed pattern of random ends of the range, 0.15 to 0.40 of it
-    set        tables: a quarter to a half of the features set to one end of their range; images: a square of an
-               eighth to three eighths of the edge, likewise
+    mixed      mixed with one fixed pattern of random ends of the range, 0.08 to 0.20 of it
+    set        tables: a twelfth to a quarter of the features set to two deviations from their mean, to one side;
+               images: a square of an eighth to three eighths of the edge set to random ends of the range
     graded     each sensor is reached from a strength of its own, 0.4 to 0.8 of the act's
     by content each sensor is reached where a reading of the input of its own is high enough, seven times in ten
     whole      all are reached, whatever the strength
@@ -113,14 +113,14 @@ def _moved(data: Dataset, dose: float, g: torch.Generator) -> tuple[Change, str]
     if data.kind == "image":
         change, physical = draw_context(data, "shaded", (0.2 + 0.2 * dose - 0.3) / 0.5, g)
         return lambda x, s: change(x, s, g), physical
-    amount = 0.8 + 1.2 * dose
+    amount = 0.4 + 0.6 * dose
     side = torch.where(torch.rand(data.x.shape[1], generator=g) < 0.5, -1.0, 1.0)
     move = amount * data.x.std(0) * side
     return lambda x, s: x + s * move, f"{amount:.2f} sd"
 
 
 def _mixed(data: Dataset, dose: float, g: torch.Generator) -> tuple[Change, str]:
-    share = 0.15 + 0.25 * dose
+    share = 0.08 + 0.12 * dose
     ends = _ends(data, g)
     return lambda x, s: x + s * share * (ends - x), f"{share:.2f} of a pattern"
 
@@ -129,9 +129,10 @@ def _set(data: Dataset, dose: float, g: torch.Generator) -> tuple[Change, str]:
     shape, ends = data.x.shape[1:], _ends(data, g)
     mask = torch.zeros(shape)
     if data.kind == "tabular":
-        count = max(1, round(shape[0] * (0.25 + 0.25 * dose)))
+        count = max(1, round(shape[0] * (1 + 2 * dose) / 12))
         mask[torch.randperm(shape[0], generator=g)[:count]] = 1.0
-        return lambda x, s: x + s.clamp(max=1) * mask * (ends - x), f"{count} of {shape[0]} features"
+        levels = data.x.mean(0) + 2 * data.x.std(0) * (ends - data.x.mean(0)).sign()
+        return lambda x, s: x + s.clamp(max=1) * mask * (levels - x), f"{count} of {shape[0]} features"
     side = max(1, round(min(shape[1:]) * (0.125 + 0.25 * dose)))
     top, left = (int(torch.randint(0, length - side + 1, (), generator=g)) for length in shape[1:])
     mask[:, top : top + side, left : left + side] = 1.0
