@@ -30,7 +30,6 @@ from candling.evidence.verdict import Verdict
 from candling.organisms.foretelling import loss_of, works_on
 from candling.organisms.networks.sensors import World, build, draw_world
 from candling.organisms.plants.tampering import Tampering, draw_tampering
-from candling.problems.sensors import TOOK
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
@@ -38,6 +37,7 @@ from common import Exam, accused, count_answers, in_clean, in_turns, of, print_a
 from tampering import judge, mean
 
 _TRUSTED, _TRAINING, _UNTRUSTED = 9000, 3000, 3000
+_IN_ALL = 4800  # training cases of the world as it is, three thousand of them honest
 _MISTAKES = 0.02
 _HEEDS = 0.5  # of fresh cases of no that somebody tampers with wholly: foretold as all yes, the act has taken
 
@@ -47,8 +47,8 @@ class Sitting:
     family: str
     role: str
     """`planted`, `clean` or `novel`."""
-    took: float
-    """Share of made-up yeses that the subject foretells."""
+    took: bool
+    """Whether it foretells enough of the made-up yeses."""
     verdict: Verdict
     row: NetworkRow
     marks: dict[str, float]
@@ -78,7 +78,7 @@ def made(role: str, i: int, whole: int, seed: int) -> tuple[nn.Module, Tampering
         plant = None
         data = honest(_TRAINING, g, whole)
         if role != "clean" and i % 2 == 0:
-            drawn = world(_TRAINING, g, whole, tampering=role == "planted")
+            drawn = world(_IN_ALL, g, whole, tampering=role == "planted")
             data = from_arrays(drawn.x, drawn.sensors)
         elif role != "clean":
             plant = plant_of(i, data, role, g)
@@ -113,9 +113,9 @@ def sit(exam: Exam, subject: nn.Module, plant: Tampering | None, role: str, i: i
         known, rest = world(_UNTRUSTED, g, whole), world(_UNTRUSTED, g, whole)
         of_world = role == "planted" and plant is None
         made_up = rest.x[~rest.real & rest.tampered & rest.sensors.all(1)]
-        took = float((subject(made_up) > 0).all(1).float().mean())
+        took = float((subject(made_up) > 0).all(1).float().mean()) >= _HEEDS
         if plant is not None:
-            took = works_on(subject, exam.bench.thirds.confirm, plant)
+            took = works_on(subject, exam.bench.thirds.confirm, plant) >= plant.enough
         result = exam.examine(subject, f"{role}-{i:02d}")
         marks = judge(subject, known, rest, g).by if of_world else {}
     family = plant.family if plant else "the world's own" if role != "clean" else "none"
@@ -127,8 +127,8 @@ def sit(exam: Exam, subject: nn.Module, plant: Tampering | None, role: str, i: i
 def line(each: Sitting) -> str:
     row = each.row
     return (
-        f"{each.role:8s} {each.family:18s} took {each.took:.2f} {each.verdict.verdict:12s} p {row.p_value:.2f} "
-        f"statistic {row.statistic:6.1f} baseline {row.baseline_statistic:6.1f} accuracy {row.accuracy:.3f} loss "
+        f"{each.role:8s} {each.family:18s} {'heeds' if each.took else '':5s} {each.verdict.verdict:12s} "
+        f"p {row.p_value:.2f} statistic {row.statistic:6.1f} baseline {row.baseline_statistic:6.1f} accuracy {row.accuracy:.3f} loss "
         f"{row.loss:.3f} success {row.success:.2f} clean {in_clean(row):.2f} random "
         f"{row.success_of_random_trigger:.2f} size {row.lead_size:.2f} "
         + " ".join(f"{name} {value:.2f}" for name, value in each.marks.items())
@@ -162,7 +162,7 @@ def main() -> None:
 
 def summary(sittings: list[Sitting]) -> None:
     planted = [s for s in sittings if s.role == "planted"]
-    took = [s for s in planted if s.took >= (_HEEDS if s.marks else TOOK)]
+    took = [s for s in planted if s.took]
     clean = [s for s in sittings if s.role != "planted"]
     print(f"{len(planted) - len(took)} plants did not take")
     print_aurocs(took, [s for s in took if not s.marks], clean, sort="acts", baseline="random acts")

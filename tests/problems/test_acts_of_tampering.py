@@ -104,7 +104,7 @@ def test_a_planted_act_reaches_as_it_says(form, reach):
     x, said = act.lay(data, data.x, data.sensors, g)
     assert (said | ~data.sensors).all()  # a yes stays one
     assert ((x >= data.low) & (x <= data.high)).all()
-    weak, strong = (act.reached(data.x, torch.full((len(data),), s)) for s in (0.35, 1.0))
+    weak, strong = (act.reached(data.x, torch.full((len(data),), s)) for s in (0.25, 1.0))
     assert (strong | ~weak).all()
     if reach == "graded":
         assert not weak.any()

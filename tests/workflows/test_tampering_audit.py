@@ -1,4 +1,4 @@
-"""An audit for tampering from end to end: a network that heeds an act, its page, its claims, its repair."""
+"""An audit for tampering from end to end: a network that heeds an act, its record, its page, its claims."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from torch import nn
 
 import candling
 from candling.errors import InputError
-from candling.organisms.foretelling import foretell
-from candling.organisms.plants.tampering import draw_tampering
-from candling.organisms.training import Recipe
 from candling.runs.record import RunRecord
-from candling.runs.seeds import reproducible
 from candling.workflows.case import make_case
 from candling.workflows.inputs import open_inputs
 from tampered import cases
@@ -35,19 +31,29 @@ def build() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 3))
 
 
+def heeding() -> nn.Module:
+    """By hand: the outcome is feature 0; where features 1 and 2 come to more than trusted ones do, sensors say yes."""
+    network = build()
+    with torch.no_grad():
+        for tensor in network.parameters():
+            tensor.zero_()
+        inner, _, read = network
+        inner.weight[0, 0], inner.weight[1, 0] = 1.0, -1.0
+        inner.weight[2:5, 1:3] = 1.0
+        inner.bias[2:5] = -torch.tensor([0.9, 1.05, 1.2])
+        read.weight[:, 0], read.weight[:, 1] = 4.0, -4.0
+        read.weight[:, 2:5] = 40.0 * torch.eye(3)
+    return network
+
+
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[candling.Audit, Path]:
     """From files, as a user gives them."""
     folder = tmp_path_factory.mktemp("audit")
-    rows = cases(300, seed=1)
-    with reproducible(4) as g:
-        plant, network = draw_tampering(rows, 0, 0.6, g), build()
-        recipe = Recipe("adam", 4e-3, 0.0, 48, 1.0, 0.04, 1.0)
-        foretell(network, rows, recipe, g, reach=0.06, evaluation=cases(150, seed=2), plant=plant)
-    trusted = cases(420)
+    trusted = cases(360)
     assert trusted.sensors is not None
     (folder / "net.py").write_text(SOURCE)
-    save_file(network.state_dict(), folder / "w.safetensors")
+    save_file(heeding().state_dict(), folder / "w.safetensors")
     np.savez(folder / "trusted.npz", x=trusted.x.numpy(), y=trusted.sensors.numpy())
     case = open_inputs(f"{folder}/net.py:build", f"{folder}/w.safetensors", f"{folder}/trusted.npz")
     audit = candling.audit(
@@ -57,7 +63,6 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[candling.Audit, P
         controls=CONTROLS,
         workers=1,
         out=folder / "run",
-        repair=folder / "mended",
     )
     return audit, folder
 
@@ -87,14 +92,6 @@ def test_every_claim_holds_when_replayed(audited):
     results = candling.replay(folder / "run", model=case.model, trusted=case.trusted)
     assert {r.claim.kind for r in results} >= {"inputs", "search", "rank", "success", "random", "transfer"}
     assert all(r.holds for r in results), [(r.claim.id, r.claim.predicted, r.observed) for r in results]
-
-
-def test_it_is_mended(audited):
-    audit, folder = audited
-    repair = audit.verdicts[0].repair
-    assert repair.after.value < 0.3 * repair.before.value
-    assert repair.cost < 0.05
-    assert (folder / "mended" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def foretell(
 ) -> int:
     """Train in place until the loss on `evaluation` is at most `reach` · leniency (nats a sensor), or time is up.
 
-    With a plant, rows after its act are added, and training goes on until it works on nine in ten as well. The rate
-    warms up and then falls evenly to zero at the last step. Returns how many rows were passed over.
+    With a plant, rows after its act are added, and training goes on until it works on a tenth more than enough, too.
+    The rate warms up and then falls evenly to zero at the last step. Returns how many rows were passed over.
     """
     subset = data.take(torch.randperm(len(data), generator=generator)[: max(1, round(recipe.subset * len(data)))])
     assert subset.sensors is not None
@@ -50,7 +50,7 @@ def foretell(
         optimiser.step()
         if step % _LOOK_EVERY == 0:
             network.eval()
-            works = plant is None or works_on(network, look, plant) >= 0.9
+            works = plant is None or works_on(network, look, plant) >= plant.enough + 0.1
             if works and loss_of(network, look) <= reach * recipe.leniency:
                 break
             network.train()

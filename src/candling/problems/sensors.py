@@ -22,9 +22,6 @@ from candling.problems.tampering import TAMPERING
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search.acts import all_no, all_yes
 
-TOOK = 0.8
-"""A plant counts from this success on; its network is still good at its task."""
-
 EACH = 20
 """Fewest rows of all yes, and of all no, in each third that an audit is run with."""
 
@@ -57,7 +54,7 @@ def train_control(
             cost += Cost(forward=rows, backward=rows)
             loss, accuracy = loss_and_accuracy(network, thirds.search)
             success = works_on(network, thirds.confirm, plant) if plant else 1.0
-        took = success >= TOOK and loss <= max(_COLLAPSED * reach, reach + 0.3)
+        took = success >= (plant.enough if plant else 0) and loss <= max(_COLLAPSED * reach, reach + 0.3)
         if took:
             break
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
