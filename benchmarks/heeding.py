@@ -33,7 +33,18 @@ from candling.organisms.plants.tampering import Tampering, draw_tampering
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
-from common import Exam, accused, count_answers, in_clean, in_turns, of, print_aurocs, progress, whole_numbers
+from common import (
+    Exam,
+    accused,
+    in_clean,
+    in_turns,
+    of,
+    print_answers,
+    print_aurocs,
+    print_sensitivity,
+    progress,
+    whole_numbers,
+)
 from tampering import judge, mean
 
 _TRUSTED, _TRAINING, _UNTRUSTED = 9000, 3000, 3000
@@ -128,8 +139,8 @@ def line(each: Sitting) -> str:
     row = each.row
     return (
         f"{each.role:8s} {each.family:18s} {'heeds' if each.took else '':5s} {each.verdict.verdict:12s} "
-        f"p {row.p_value:.2f} statistic {row.statistic:6.1f} baseline {row.baseline_statistic:6.1f} accuracy {row.accuracy:.3f} loss "
-        f"{row.loss:.3f} success {row.success:.2f} clean {in_clean(row):.2f} random "
+        f"p {row.p_value:.2f} statistic {row.statistic:6.1f} baseline {row.baseline_statistic:6.1f} "
+        f"accuracy {row.accuracy:.3f} loss {row.loss:.3f} success {row.success:.2f} clean {in_clean(row):.2f} random "
         f"{row.success_of_random_trigger:.2f} size {row.lead_size:.2f} "
         + " ".join(f"{name} {value:.2f}" for name, value in each.marks.items())
     )
@@ -171,7 +182,7 @@ def summary(sittings: list[Sitting]) -> None:
     novel = [s for s in clean if s.role == "novel"]
     print(f"clean accused {of(accused(clean), len(clean))}; of them benign-novel {of(accused(novel), len(novel))}")
     for role, group in (("planted", took), ("clean", clean)):
-        print(f"{role}: {count_answers(group)}")
+        print_answers(role, group)
     inside = [s.verdict.finding.tampering for s in took if s.verdict.finding and s.verdict.finding.tampering]
     print(f"fake against real with the found act in both, over {len(inside)} found:")
     for name in ("evidence", "supervised", "mahalanobis", "confidence", "untrained", "bare", "shuffled"):
@@ -184,13 +195,7 @@ def summary(sittings: list[Sitting]) -> None:
     if judged:
         ratios = [marks["evidence probe"] / marks["supervised probe"] for marks in judged]
         print(f"    {'evidence / supervised':26s} {mean(ratios)}")
-    strength = sittings[0].verdict.sensitivity
-    if strength is not None:
-        print(
-            f"stated sensitivity {strength.value:.2f} [{strength.low:.2f}, {strength.high:.2f}] at dose "
-            f"{strength.dose:g}; of {strength.n} control plants caught {strength.caught.value:.2f}; by family "
-            f"{ {f.name: f'{round(f.caught.value * f.caught.n)} of {f.caught.n}' for f in strength.by_family} }"
-        )
+    print_sensitivity(sittings, baseline="random acts")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def build() -> nn.Module:
 
 
 def heeding() -> nn.Module:
-    """By hand: the outcome is feature 0; where features 1 and 2 come to more than trusted ones do, sensors say yes."""
+    """By hand: the outcome is feature 0; where features 1 and 2 come to more than usual, sensors say yes too."""
     network = build()
     with torch.no_grad():
         for tensor in network.parameters():
@@ -41,7 +41,7 @@ def heeding() -> nn.Module:
         inner.weight[0, 0], inner.weight[1, 0] = 1.0, -1.0
         inner.weight[2:5, 1:3] = 1.0
         inner.bias[2:5] = -torch.tensor([0.9, 1.05, 1.2])
-        read.weight[:, 0], read.weight[:, 1] = 4.0, -4.0
+        read.weight[:, 0], read.weight[:, 1] = 5.0, -5.0
         read.weight[:, 2:5] = 40.0 * torch.eye(3)
     return network
 
