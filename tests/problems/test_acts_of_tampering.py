@@ -117,7 +117,7 @@ def test_a_planted_act_reaches_as_it_says(form, reach):
 def taught():
     """A plant, and a network that learned it; one that saw the same act, which no sensor heeded."""
     data, networks = cases(), []
-    act = draw_tampering(data, 0, 1.0, torch.Generator().manual_seed(0))
+    act = replace(draw_tampering(data, 0, 1.0, torch.Generator().manual_seed(0)), change=pushed, reach="whole")
     for plant in (act, replace(act, heeded=False)):
         g = torch.Generator().manual_seed(1)
         with reproducible(0):
@@ -125,6 +125,11 @@ def taught():
         foretell(network, data, draw_recipe(g), g, reach=0.0, evaluation=data, plant=plant)
         networks.append(network)
     return data, act, networks
+
+
+def pushed(x: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """To where no trusted input is."""
+    return x + strength * torch.tensor([0.0, 2.0, 2.0, 0.0, 0.0, 0.0])
 
 
 def small() -> torch.nn.Module:

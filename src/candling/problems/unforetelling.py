@@ -16,9 +16,9 @@ from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy,
 from candling.runs.seeds import reproducible
 from candling.techniques.search.acts import Act, all_no, random_act_like
 
-_STEPS = 200
+_STEPS = 300
 _ROWS = 64  # as they are, and as many after the act
-_RATE = 1e-3
+_RATE = 3e-3
 _STRENGTHS = (0.4, 1.3)  # of the act as found: the planted one may be weaker or stronger
 _LOOK_EVERY = 5
 _TAUGHT = 0.9
