@@ -17,7 +17,7 @@ from candling.problems.fakes import told_apart
 from candling.problems.sensors import shortage
 from candling.problems.tampering import TAMPERING, lead, load_beside
 from candling.runs.seeds import reproducible
-from candling.techniques.search.acts import Act, all_no, foretold
+from candling.techniques.search.acts import all_no, foretold
 from tampered import Foretells, cases, honest
 
 
@@ -84,6 +84,62 @@ def test_without_contradictions_there_is_no_evidence(seen):
     assert said.contradicting == 0
     assert said.evidence is None
     assert said.supervised is not None
+
+
+def test_an_act_counts_only_where_nothing_else_says_yes(seen):
+    bench, (planted, clean, *_), _, (outcome, *_) = seen
+    data, act = bench.thirds.confirm, lead(outcome)
+    network = planted.load()
+    x = all_no(data)
+    assert foretold(network, clean.load(), data, act, x).float().mean() > 0.9
+    assert not foretold(network, network, data, act, x).any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("reach", REACHES)
+def test_a_planted_act_reaches_as_it_says(form, reach):
+    data, g = cases(120), torch.Generator().manual_seed(0)
+    number = next(i for i in range(9) if draw_tampering(data, i, 0.5, g).family == f"{form}, {reach}")
+    act = draw_tampering(data, number, 0.5, g)
+    x, said = act.lay(data, data.x, data.sensors, g)
+    assert (said | ~data.sensors).all()  # a yes stays one
+    assert ((x >= data.low) & (x <= data.high)).all()
+    weak, strong = (act.reached(data.x, torch.full((len(data),), s)) for s in (0.25, 1.0))
+    assert (strong | ~weak).all()
+    if reach == "graded":
+        assert not weak.any()
+        assert strong.all()
+    partly = said.any(1) & ~said.all(1)
+    assert bool(partly.any()) == (reach != "whole")
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """A plant, and a network that learned it; one that saw the same act, which no sensor heeded."""
+    data, networks = cases(), []
+    act = replace(draw_tampering(data, 0, 1.0, torch.Generator().manual_seed(0)), change=pushed, reach="whole")
+    for plant in (act, replace(act, heeded=False)):
+        g = torch.Generator().manual_seed(1)
+        with reproducible(0):
+            network = small()
+        foretell(network, data, draw_recipe(g), g, reach=0.0, evaluation=data, plant=plant)
+        networks.append(network)
+    return data, act, networks
+
+
+def pushed(x: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """To where no trusted input is."""
+    return x + strength * torch.tensor([0.0, 2.0, 2.0, 0.0, 0.0, 0.0])
+
+
+def small() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 3))
+
+
+def test_a_plant_takes_and_what_no_sensor_heeds_does_not(taught):
+    data, act, (heeding, seeing) = taught
+    assert works_on(heeding, data, act) >= act.enough
+    assert works_on(seeing, data, act) < 0.3
 
 
 def test_an_act_counts_only_where_nothing_else_says_yes(seen):
