@@ -8,6 +8,7 @@ from candling.workflows.audit import Audit, audit
 from candling.workflows.examine import Bar
 from candling.workflows.explain import explain
 from candling.workflows.replay import replay
+from candling.workflows.solve import solve_network as solve
 
 __all__ = [
     "Audit",
@@ -25,4 +26,5 @@ __all__ = [
     "read_pairs",
     "read_texts",
     "replay",
+    "solve",
 ]

@@ -7,12 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import candling
 from candling.access import load
 from candling.access.unlabelled import by_hash, unlabelled
 from candling.cli import main
@@ -101,6 +103,16 @@ def test_the_rule_is_recovered(finished: Path) -> None:
     assert said.agreement.value == 1.0
     assert max(each.agreement.value for each in said.nulls) < 0.9
     assert [part.program_truth.value for part in said.parts if part.program_truth] == [1.0]
+
+
+def test_python_says_the_same_in_one_call(inputs: Path, finished: Path) -> None:
+    scope: dict[str, Any] = {}
+    exec(NET, scope)
+    network = scope["build"]()
+    network.load_state_dict(load_file(inputs / "w.safetensors"))
+    said = candling.solve(candling.load(network, build=scope["build"]), GRID, truth=TRUTH).solution
+    kept = SolutionRecord.read(finished).solution
+    assert (said.program, said.outcome, said.site) == (kept.program, kept.outcome, kept.site)
 
 
 def test_the_program_runs_on_its_own(inputs: Path, finished: Path) -> None:

@@ -7,13 +7,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from candling._version import VERSION
-from candling.access.unlabelled import Unlabelled, by_hash, logits_of, mean_gradient
+from candling.access import Model, load
+from candling.access.unlabelled import Unlabelled, by_hash, logits_of, mean_gradient, unlabelled
 from candling.errors import InputError
 from candling.evidence.control import RunInfo
 from candling.evidence.measurement import Cost
@@ -30,7 +32,7 @@ from candling.techniques.verify.carried import Told, examine
 from candling.techniques.verify.placing import find_place
 from candling.workflows.audit import Origin
 from candling.workflows.inputs import lasting
-from candling.workflows.solve_inputs import Problem
+from candling.workflows.solve_inputs import Problem, make_problem
 from candling.workflows.solve_record import SolutionRecord, claims_of, differences, exemplars, histograms, three_way
 from candling.workflows.solve_verdict import Found, behaviour_fails, limits, outcome
 
@@ -114,6 +116,28 @@ def solve(
         if ledger is not None:
             record.write(folder, ledger)
     return Solved(record, out)
+
+
+def solve_network(
+    network: nn.Module | Model,
+    x: Any,
+    *,
+    truth: Any = None,
+    concepts: Any = None,
+    grammar: str = "auto",
+    seed: int = 0,
+    out: Path | None = None,
+    progress: Progress = silent,
+) -> Solved:
+    """Which program does this network compute? From a network in memory and inputs that it was not trained on.
+
+    x: images [n, H, W] or [n, C, H, W], whole numbers [n, 2] (pairs) or [n, L] (tokens), without labels. truth: [n]
+    what is right, only to compare with. concepts: [n, k] whole numbers, what somebody else sees in each image. The
+    rest as in `solve`. Raises InputError on inputs that do not fit the network.
+    """
+    model = network if isinstance(network, Model) else load(network)
+    problem = make_problem(model, unlabelled(x), truth=truth, concepts=concepts)
+    return solve(problem, grammar=grammar, seed=seed, out=out, progress=progress)
 
 
 def parts_of(data: Unlabelled, seed: int) -> tuple[Unlabelled, Unlabelled, np.ndarray[tuple[int], np.dtype[np.intp]]]:
