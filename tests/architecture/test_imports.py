@@ -163,6 +163,7 @@ PUBLIC = [
     "read_pairs",
     "read_texts",
     "replay",
+    "solve",
 ]
 
 
