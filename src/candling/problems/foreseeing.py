@@ -50,21 +50,26 @@ def right_against(follows: float, spared: float) -> float:
     return (1 - follows) * spared
 
 
-def foresee(candidate: Candidate, search: Dataset, seed: int) -> Outlook:
-    """Names the proxy of a network in which one was found, and says what it does, on the search third alone."""
+def foresee(candidate: Candidate, search: Dataset, seed: int, lead: str) -> Outlook:
+    """Names the proxy of a network in which one was found, and says what it does, on the search third alone.
+
+    lead: see `name_marks`.
+    """
     with reproducible(seed):
         network, data = candidate.load(), search.to(candidate.device)
         found = search_cues(network, data, cue_parts(data), seed=seed)
         followed = [share(network, data, found.trigger(part)) for part in range(len(found.parts))]
-        named = name_marks(search, found, followed)
-        marks = CueSet(named.marks)
+        named = name_marks(search, found, followed, lead)
+        marks = CueSet(named.marks, named.anchor)
+        if named.kind == "object":
+            followed = []  # those of other forms may be content
         faint = forward(network, marks.against(data, data.x, data.y))
         other = 1 - right(faint, marks.told(data.y))
         return Outlook(
             named=named,
             plain=right(forward(network, data.x), data.y),
             agreeing=right(forward(network, marks.tell(data, data.x, data.y)), data.y),
-            follows=max(share(network, data, marks.scaled(_FULL)), *followed),
+            follows=max([share(network, data, marks.scaled(_FULL)), *followed]),
             spared=min(1.0, right(faint, data.y) / max(other, 0.01)),
         )
 
@@ -76,13 +81,14 @@ def calibrate(bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate,
     controls whose proxy is of the same kind, if there are three, else of all: median and range of these differences.
     """
     seen = finding.shortcut
-    pairs = [(candidate, row.plant) for candidate, row in planted if row.found and row.plant and row.plant.took]
+    found = [(candidate, row) for candidate, row in planted if row.found]
+    pairs = [(candidate, row.plant, row.lead) for candidate, row in found if row.plant and row.plant.took]
     if seen is None or not pairs:
         return finding
     pairs = pairs[:_REHEARSED]
-    jobs = [(candidate, bench.thirds.search, _seed(bench)) for candidate, _ in pairs]
+    jobs = [(candidate, bench.thirds.search, _seed(bench), lead) for candidate, _, lead in pairs]
     theirs = bench.run(foresee, jobs, stage="forecasting the controls' failure")
-    missed = [(plant.success - own.follows, own.named.kind) for own, (_, plant) in zip(theirs, pairs, strict=True)]
+    missed = [(plant.success - own.follows, own.named.kind) for own, (_, plant, _) in zip(theirs, pairs, strict=True)]
     alike = [difference for difference, kind in missed if kind == seen.kind]
     used = sorted(alike if len(alike) >= _ALIKE else [difference for difference, _ in missed])
     middle = (used[(len(used) - 1) // 2] + used[len(used) // 2]) / 2
@@ -103,8 +109,9 @@ def calibrate(bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate,
     return finding.model_copy(update={"shortcut": seen.model_copy(update=update)})
 
 
-def outlook_of(bench: Bench, subject: Candidate) -> Outlook:
-    (seen,) = bench.run(foresee, [(subject, bench.thirds.search, _seed(bench))], stage="forecasting the failure")
+def outlook_of(bench: Bench, subject: Candidate, lead: str) -> Outlook:
+    jobs = [(subject, bench.thirds.search, _seed(bench), lead)]
+    (seen,) = bench.run(foresee, jobs, stage="forecasting the failure")
     return seen
 
 

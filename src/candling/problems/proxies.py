@@ -33,19 +33,26 @@ _FEATURES = 0.8  # of the energy
 @dataclass(frozen=True)
 class Named:
     kind: str
-    """`spot`, `texture`, `frame`, `pattern`, or for a table `features`."""
+    """`spot`, `texture`, `frame`, `pattern`, `object`, or for a table `features`."""
     words: str
     where: str
     """Of spots, the places of the first few; else nothing."""
     marks: Tensor
     """[K, *input] of that form, in input units."""
+    anchor: int = -1
+    """See `CueSet`."""
 
 
-def name_marks(data: Dataset, found: FoundCues, followed: Sequence[float]) -> Named:
+def name_marks(data: Dataset, found: FoundCues, followed: Sequence[float], lead: str = "") -> Named:
     """found: marks of every form in one network, all scored by −log of the size at which they work.
 
-    followed [parts]: share of answers that follow the marks of each form, set against the content.
+    followed [parts]: share of answers that follow the marks of each form, set against the content. lead: the part by
+    which the network stands out among clean ones, in words: where that is an object, this is what it is called, for
+    clean networks may well follow objects of another kind.
     """
+    for index, part in enumerate(found.parts):
+        if str(part) == lead and part.form.startswith("object"):
+            return _object(found.patterns[index], part.form.partition(" ")[2], found.anchors[index])
     scores = dict(zip((part.form for part in found.parts), found.score.tolist(), strict=True))
     enough = _AS_WELL * max(followed)
     works = {part.form for part, share in zip(found.parts, followed, strict=True) if share >= enough}
@@ -67,6 +74,25 @@ def name_marks(data: Dataset, found: FoundCues, followed: Sequence[float]) -> Na
         "any": "a faint pattern of each class's own, over the whole input",
     }
     return Named(KINDS[form], words[form], _places(marks) if form == "spot" else "", marks)
+
+
+def _object(marks: Tensor, channel: str, anchor: int) -> Named:
+    """Of another object's channel, and where it stands for the first few classes."""
+    middle = torch.tensor(marks.shape[2:]) // 2
+    said = []
+    for label, mark in list(enumerate(marks))[:_NAMED]:
+        cells = torch.nonzero(mark.abs().sum(0) > 0)
+        if len(cells):
+            said.append(f"class {label}: {_offset(*(cells[0] - middle).tolist())}")
+    words = f"an object in channel {channel}, by where it stands beside what channel {anchor} shows"
+    return Named("object", words, "; ".join(said) + (" …" if len(marks) > _NAMED else ""), marks, anchor)
+
+
+def _offset(down: int, right: int) -> str:
+    """`2 up and 1 left`"""
+    said = [f"{abs(down)} {'down' if down > 0 else 'up'}"] if down else []
+    said += [f"{abs(right)} {'right' if right > 0 else 'left'}"] if right else []
+    return " and ".join(said)
 
 
 def _places(marks: Tensor) -> str:

@@ -98,7 +98,7 @@ def describe(
     bench: Bench, subject: Candidate, outcome: Confirmation, sizes: list[float], located: Where | None
 ) -> Finding:
     cues = lead(outcome)
-    seen = outlook_of(bench, subject)
+    seen = outlook_of(bench, subject, str(outcome.part))
     confirm = bench.thirds.confirm.to(subject.device)
     network = subject.load()
     return finding(
@@ -131,7 +131,7 @@ def picture(bench: Bench, subject: Candidate, outcome: Confirmation) -> Arrays[s
     rows = one_of_each(data)
     examples, marks = data.x[rows], (data.y[rows] + 1) % data.classes
     shown = before_and_after(network, data, examples, cues.tell(data, examples, marks))
-    return {"cues.patterns": outlook_of(bench, subject).named.marks, **shown}
+    return {"cues.patterns": outlook_of(bench, subject, str(outcome.part)).named.marks, **shown}
 
 
 def lead(outcome: Confirmation) -> CueSet:
@@ -141,7 +141,7 @@ def lead(outcome: Confirmation) -> CueSet:
 
 
 def from_arrays(arrays: Arrays[str, Tensor]) -> CueSet:
-    return CueSet(arrays["patterns"])
+    return CueSet(arrays["patterns"], int(arrays["anchor"]) if "anchor" in arrays else -1)
 
 
 SHORTCUT = Problem(

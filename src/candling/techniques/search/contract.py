@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from candling.access import Dataset
 from candling.evidence.measurement import Cost
+from candling.maths.anchors import beside
 from candling.maths.triggers import Mapping, apply_trigger, set_against
 from candling.techniques.search.broad_change import BroadChange
 
@@ -185,14 +186,16 @@ class CuePart:
     """One thing that is looked for: a mark for each class, of this form."""
 
     form: str
-    """Of FORMS in `cues`."""
+    """Of FORMS in `cues`, or `object 3`: in that channel, beside another object."""
 
     @property
     def group(self) -> str:
         return self.form
 
     def __str__(self) -> str:
-        return f"{MARKS[self.form]} for each class"
+        form, _, channel = self.form.partition(" ")
+        where = f" in channel {channel}, beside another," if channel else ""
+        return f"{MARKS[form]}{where} for each class"
 
 
 MARKS = {
@@ -201,6 +204,7 @@ MARKS = {
     "inside": "a mark away from the edge",
     "spot": "a spot in its own place",
     "wave": "a texture",
+    "object": "an object",
 }
 
 
@@ -210,10 +214,14 @@ class CueSet:
 
     patterns: Tensor
     """[K, *input] in input units; zeros for classes without one."""
+    anchor: int = -1
+    """The channel of the object that the marks' middle lies on (see `maths.anchors`); -1: they lie still."""
 
     def tell(self, data: Dataset, x: Tensor, told: Tensor) -> Tensor:
         """The inputs [n, *input] with the marks of these classes [n]."""
-        return torch.minimum(torch.maximum(x + self.patterns.to(x.device)[told], data.low), data.high)
+        marks = self.patterns.to(x.device)[told]
+        marks = marks if self.anchor < 0 else beside(marks, x, self.anchor)
+        return torch.minimum(torch.maximum(x + marks, data.low), data.high)
 
     def against(self, data: Dataset, x: Tensor, y: Tensor) -> Tensor:
         """The inputs with the mark of another class than their labels [n], all others in turn."""
@@ -225,13 +233,14 @@ class CueSet:
         return set_against(y, len(self.patterns), marked if len(marked) > 1 else None)
 
     def to(self, device: str) -> CueSet:
-        return CueSet(self.patterns.to(device))
+        return replace(self, patterns=self.patterns.to(device))
 
     def scaled(self, factor: float) -> CueSet:
-        return CueSet(self.patterns * factor)
+        return replace(self, patterns=self.patterns * factor)
 
     def arrays(self) -> dict[str, Tensor]:
-        return {"patterns": self.patterns}
+        placed = {} if self.anchor < 0 else {"anchor": torch.tensor(float(self.anchor))}
+        return {"patterns": self.patterns, **placed}
 
 
 @dataclass(frozen=True)
@@ -246,9 +255,11 @@ class FoundCues:
     patterns: Tensor
     """[parts, K, *input]"""
     cost: Cost
+    anchors: tuple[int, ...] = ()
+    """[parts] see `CueSet`; none where all marks lie still."""
 
     def trigger(self, part: int) -> CueSet:
-        return CueSet(self.patterns[part])
+        return CueSet(self.patterns[part], self.anchors[part] if self.anchors else -1)
 
 
 class Search(Protocol):
