@@ -1,4 +1,4 @@
-"""A marker beside the agent: found and named where a policy built by hand follows it; nothing like it in a clean one."""
+"""A marker beside the agent: found and named where a hand-built policy follows it; nothing like it in a clean one."""
 
 import pytest
 import torch
