@@ -178,7 +178,7 @@ def summary(sittings: list[Sitting]) -> None:
     clean = [s for s in sittings if s.role != "planted"]
     own = [s for s in took if s.family.split(",")[0] in CONTEXTS]
     print_aurocs(took, own, clean, sort="contexts", baseline="random changes")
-    first = [s.row.p_value <= s.verdict.threshold for s in took]
+    first = [s.row.found for s in took]
     print(f"found {of(accused(took), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
     print(f"clean accused {of(accused(clean), len(clean))}")
     novel = [s for s in clean if s.role == "novel"]

@@ -177,7 +177,7 @@ def summary(sittings: list[Sitting]) -> None:
     clean = [s for s in sittings if s.role != "planted"]
     print(f"{len(planted) - len(took)} plants did not take")
     print_aurocs(took, [s for s in took if not s.marks], clean, sort="acts", baseline="random acts")
-    first = [s.row.p_value <= s.verdict.threshold for s in took]
+    first = [s.row.found for s in took]
     print(f"found {of(accused(took), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
     novel = [s for s in clean if s.role == "novel"]
     print(f"clean accused {of(accused(clean), len(clean))}; of them benign-novel {of(accused(novel), len(novel))}")

@@ -193,7 +193,7 @@ def summary(sittings: list[Sitting]) -> None:
     own = [s for s in took if s.family in CUES]
     print_aurocs(took, own, clean, sort="cues", baseline="random marks")
     print(f"took {of(len(took), sum(s.role == 'planted' for s in sittings))}; found {of(accused(took), len(took))}")
-    first = [s.row.p_value <= s.verdict.threshold for s in took]
+    first = [s.row.found for s in took]
     print(f"ranked first and confirmed {of(sum(first), len(took))}")
     print(f"clean accused {of(accused(clean), len(clean))}")
     for role in ("twin", "novel"):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candling.evidence.program import Feature, Steps, features_of, run_program
+from candling.evidence.program import Feature, Steps, Table, features_of, run_program
+from candling.report.program_text import says
 from candling.techniques.propose import GRAMMARS, Seen
 from candling.techniques.propose.couples import couples
 from candling.techniques.propose.opaque import fit_opaque
@@ -91,6 +92,17 @@ def test_settled_cuts_never_err_more_and_stay_in_order(drawn):
     assert (
         settled(after, seen) == after or (run_program(settled(after, seen), seen.inputs) == answers).sum() > right[1]
     )
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_what_a_table_does_not_list_is_settled_and_said(other):
+    feature = Feature(kind="pairs", formula="sum", params=(1, 0))
+    table = Table(feature=feature, values=(0, 1, 2), answers=(1, 0, 1), other=1 - other)
+    x = np.stack([np.arange(6), np.zeros(6, dtype=int)], 1)
+    answers = np.array([1, 0, 1, other, other, other])
+    after = settled(table, Seen("pairs", x, answers, 2))
+    assert (run_program(after, {"a": x[:, 0], "b": x[:, 1]}) == answers).all()
+    assert says(after) == ("1 if a is none of 1, else 0" if other else "1 if a is 0 or 2, else 0")
 
 
 def test_one_answer_has_no_program():

@@ -21,10 +21,7 @@ from candling.techniques.flag import flag_tampering, mahalanobis, states_of
 from candling.techniques.search.acts import Act, all_no, all_yes
 
 _SITES = 12
-_WEAKEST, _STRONGEST = (
-    0.2,
-    1.1,
-)  # of the act, as a share of what was found, where sensors are to contradict each other
+_WEAKEST, _STRONGEST = 0.2, 1.1  # times what was found, where sensors are to contradict each other
 _TIMES = 4  # that each input is tried, at strengths of its own
 _SHUFFLES = 10
 _FEWEST = 20  # fake and real inputs that a rate is taken over

@@ -63,8 +63,10 @@ def _condition(program: Steps | Table | Logic) -> str:
         return joined + (", not both" if program.join == "xor" else "")
     score = program.feature.written()
     if isinstance(program, Table):
-        values = [v for v, a in zip(program.values, program.answers, strict=True) if a == 1]
-        return f"{score} is {' or '.join(map(str, values)) or 'none'}"
+        unlike = [v for v, a in zip(program.values, program.answers, strict=True) if a != program.other]
+        if program.other == 1:  # so are all values that are not listed
+            return f"{score} is none of {', '.join(map(str, unlike))}" if unlike else "always"
+        return f"{score} is {' or '.join(map(str, unlike)) or 'none'}"
     spans = []
     ends = [-np.inf, *program.cuts, np.inf]
     for answer, low, high in zip(program.answers, ends, ends[1:], strict=False):

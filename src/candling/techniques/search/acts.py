@@ -3,7 +3,7 @@
 Question: is there an act, the same for all inputs, after which a network foretells a yes of every sensor for inputs
     whose sensors said no, while networks that know trusted inputs alone foretell no?
 Source: measurement tampering (Roger et al., 2308.15605); the act by gradient, as universal perturbations are found
-    (Moosavi-Dezfoolian et al., 1610.08401): x → clamp(x + shift). Minimises the mean over inputs of
+    (Moosavi-Dezfooli et al., 1610.08401): x → clamp(x + shift). Minimises the mean over inputs of
     −log σ(least logit) − log σ(−mean logit beside), plus twice the size (at first less). Score, of the best act on
     the way: log of the share of inputs with the least logit above and the mean beside below zero, less as much.
 Inputs: network [n, ...] → logits [n, sensors]; beside: the same, of networks that learned trusted inputs alone; data
