@@ -47,7 +47,14 @@ def test_few_values_become_a_band_each_and_one_value_none():
     assert fit_bands(np.array([3.0, 3.0])) is None
 
 
-@settings(max_examples=60, deadline=None)
+def test_values_that_scores_cannot_tell_apart_share_a_band():
+    for crowd in ([1e-11] + [0.0] * 60, [-1e-45] + [0.0] * 60, [1e-11] * 60 + [0.0] * 60):
+        bands = fit_bands(np.array([3e4, *crowd]))
+        assert len(bands) == 2
+        assert bands.scores(torch.tensor([460.0, 2e4])).argmax(-1).tolist() == [0, 1]
+
+
+@settings(max_examples=200, deadline=None)
 @given(VALUES, st.floats(-3, 3), st.booleans())
 def test_the_highest_score_is_the_band_of_the_output_and_gives_it_back(values, at, column):
     bands = fit_bands(values.astype(np.float64))

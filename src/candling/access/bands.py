@@ -22,6 +22,10 @@ from candling.access.npz import Array
 ROWS_EACH = 80
 """Trusted rows for each band; there are three to five: narrower ones tell little from the error of a network."""
 _FEWEST, _MOST = 3, 5
+_APART = 1e-3
+"""Least gap of neighbouring centres, in ranges of all centres: scores of nearer ones are lost in float32."""
+_FLOAT32 = 1e-6
+"""Least range of all centres, in ranges of the values: a closer crowd beside far values is one to float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,10 @@ class Bands:
 
 
 def fit_bands(values: Array) -> Bands | None:
-    """Of trusted values [n]; None where all are equal. Bands never part equal values, and none is empty."""
+    """Of trusted values [n]; None where all are equal.
+
+    Bands never part equal values, none is empty, and any two are far enough apart to be told by their scores.
+    """
     values = values.astype(np.float64)
     different = np.unique(values)
     if len(different) < 2:
@@ -96,9 +103,21 @@ def fit_bands(values: Array) -> Bands | None:
         above = np.searchsorted(different, np.quantile(values, np.arange(1, count) / count))
         above = np.unique(above.clip(1, len(different) - 1))
         edges = (different[above] + different[above - 1]) / 2
+    centres = _medians(values, edges)
+    while (gaps := np.diff(centres)).min() < _APART * gaps.sum():
+        edges = np.delete(edges, gaps.argmin())
+        centres = _medians(values, edges)
+    if np.ptp(centres) < _FLOAT32 * np.ptp(values):
+        widest = np.diff(different).argmax()
+        edges = (different[[widest]] + different[[widest + 1]]) / 2
+        centres = _medians(values, edges)
+    return Bands(tuple(edges.tolist()), tuple(centres.tolist()), float(values.mean()), float(values.std()))
+
+
+def _medians(values: Array, edges: Array) -> Array:
+    """The median [K] of each band's values."""
     place = np.searchsorted(edges, values)
-    centres = [float(np.median(values[place == band])) for band in range(len(edges) + 1)]
-    return Bands(tuple(edges.tolist()), tuple(centres), float(values.mean()), float(values.std()))
+    return np.array([np.median(values[place == band]) for band in range(len(edges) + 1)])
 
 
 def banded(model: Model, bands: Bands) -> Model:
