@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 RUN ?= candling-runs/sample-backdoor
 
-.PHONY: audit test check bench techniques clean
+.PHONY: audit test fuzz check bench techniques clean
 
 # The sample hides a backdoor, so the right exit status is 1: found.
 audit: $(STAMP)
@@ -15,6 +15,10 @@ audit: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
+
+# Tests of arbitrary input on examples that no run has seen; what fails here becomes a test of its own.
+fuzz: $(STAMP)
+	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz -m hypothesis
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .
