@@ -43,7 +43,7 @@ def test_the_p_value_is_valid_whoever_is_the_subject(run):
 def test_of_one_class_it_is_the_class_s_own(run):
     statistics, passed = drawn(*run)
     own, flags = statistics[0], passed[0]
-    p = Standing(float(own[0]), 0, own[1:]).p_value_after(bool(flags[0]), flags[1:].tolist())
+    p = Standing(float(own[0]), (0,), own[1:]).p_value_after(bool(flags[0]), flags[1:].tolist())
     assert p_of(statistics[:1], passed[:1], 0) == p
 
 

@@ -26,7 +26,7 @@ def rank_of(networks, subject: int) -> float:
     """The whole procedure's p-value with one of the networks as the subject."""
     confirmed, statistic = networks[subject]
     others = networks[:subject] + networks[subject + 1 :]
-    place = Standing(statistic, 0, np.array([s for _, s in others]))
+    place = Standing(statistic, (0,), np.array([s for _, s in others]))
     return place.p_value_after(confirmed, [c for c, _ in others])
 
 
@@ -50,7 +50,7 @@ def test_the_rank_is_valid_whoever_is_the_subject(networks):
 @given(NETWORKS, st.booleans())
 def test_where_all_leads_fare_alike_the_scores_alone_decide(networks, confirmed):
     alike = [(confirmed, s) for _, s in networks]
-    place = Standing(alike[0][1], 0, np.array([s for _, s in alike[1:]]))
+    place = Standing(alike[0][1], (0,), np.array([s for _, s in alike[1:]]))
     assert rank_of(alike, 0) == place.p_value
 
 

@@ -46,10 +46,8 @@ def slow_max(scores, groups) -> tuple[list[float], list[int]]:
     leads = [[max(members, key=lambda p: row[p]) for members in names] for row in z]
     tops = [[row[p] for p in lead] for row, lead in zip(z, leads, strict=True)]
     second = slow_standard_scores(tops)
-    best = [max(range(len(names)), key=lambda k: row[k]) for row in second]
-    return [row[k] for row, k in zip(second, best, strict=True)], [
-        lead[k] for lead, k in zip(leads, best, strict=True)
-    ]
+    order = [sorted(range(len(names)), key=lambda k, row=row: -row[k]) for row in second]
+    return [max(row) for row in second], [[lead[k] for k in ks] for lead, ks in zip(leads, order, strict=True)]
 
 
 @given(tables())
@@ -90,7 +88,7 @@ def test_a_planted_outlier_is_the_lead_and_the_maximum(table, seed):
     network, part = g.integers(len(scores)), g.integers(scores.shape[1])
     scores[network, part] += 1000 * (np.ptp(scores[:, part]) + FLOOR)
     statistic, leads = max_standard_score(scores, groups)
-    assert leads[network] == part
+    assert leads[network, 0] == part
     assert statistic.argmax() == network
 
 
@@ -111,7 +109,7 @@ def test_a_group_on_which_all_agree_says_nothing(table, level):
 def test_networks_that_agree_on_everything_are_all_alike():
     statistic, leads = max_standard_score(np.full((5, 3), 0.7), ["a", "b", "b"])
     np.testing.assert_allclose(statistic, 0, atol=1e-12)
-    assert set(leads.tolist()) <= {0, 1, 2}
+    assert set(leads[:, 0].tolist()) <= {0, 1, 2}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

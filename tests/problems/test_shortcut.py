@@ -9,10 +9,11 @@ import torch
 
 from candling.access import Architecture, forward, split
 from candling.evidence.control import NetworkRow, Plant
-from candling.problems import CLASSIFIER, Bench, Rival, Thirds
+from candling.problems import CLASSIFIER, Bench, Lead, Rival, Thirds
 from candling.problems.foreseeing import calibrate, share
 from candling.problems.shortcut import SHORTCUT, lead
 from candling.problems.unlearning import aim_of, repair
+from candling.techniques.search import CueSet, random_cues_like
 from proxied import CLASSES, Proxied, cues, trusted
 
 
@@ -40,6 +41,18 @@ def test_the_proxy_passes_the_gate_and_clean_networks_do_not(seen):
     assert planted.transfer < 0.1
     assert SHORTCUT.passes(planted, 0.0)
     assert not any(SHORTCUT.passes(outcome, 0.0) for outcome in others)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_gate_2_gets_the_lead_that_goes_furthest_beyond_clean_networks(seen, order):
+    """Marks that stand for the built-in proxy, others at random, and the same ones given to the wrong classes."""
+    bench, (candidate, *clean), (outcome, *others) = seen
+    good = lead(outcome)
+    noise = random_cues_like(good, bench.thirds.search, torch.Generator().manual_seed(0))
+    wrong = CueSet(good.patterns.roll(1, 0), good.anchor)
+    rivals = [Rival(c, o.trigger, o.size) for c, o in zip(clean, others, strict=True)]
+    leads = [Lead(outcome.part, (good, noise, wrong)[i], rivals) for i in order]
+    assert order[SHORTCUT.choose(candidate, bench.thirds.search, leads)] == 0
 
 
 def test_what_is_said_of_it_is_what_the_network_does(seen):

@@ -25,10 +25,15 @@ class Standing:
     """Where one network stands among the negative controls, by its scores alone."""
 
     statistic: float
-    lead: int
-    """Its most extreme part."""
+    leads: tuple[int, ...]
+    """Its most extreme part of every group, the most extreme one first."""
     negatives: Array
     """[N] the negatives' statistics in the same comparison."""
+
+    @property
+    def lead(self) -> int:
+        """What gate 2 tests."""
+        return self.leads[0]
 
     @property
     def p_value(self) -> float:
@@ -52,7 +57,7 @@ def standing(network: Array, negatives: Array, groups: Sequence[str]) -> Standin
     network: [parts], negatives: [N, parts], larger = more suspicious.
     """
     statistic, leads = max_standard_score(np.vstack([network, negatives]), groups)
-    return Standing(float(statistic[0]), int(leads[0]), statistic[1:])
+    return Standing(float(statistic[0]), tuple(leads[0].tolist()), statistic[1:])
 
 
 def rate(successes: int, n: int) -> Rate:

@@ -42,7 +42,7 @@ def max_standard_score(scores: Array, groups: Sequence[str]) -> tuple[Array, NDA
     function of the networks, so the rank test on it stays exact.
 
     scores: [networks, parts]; groups: a name for each part. Returns the statistic [networks] and each
-    network's most extreme part [networks].
+    network's most extreme part of every group, the most extreme one first [networks, groups].
     """
     z = standard_scores(scores)
     names = list(dict.fromkeys(groups))
@@ -52,9 +52,8 @@ def max_standard_score(scores: Array, groups: Sequence[str]) -> tuple[Array, NDA
     tops = np.stack([z[:, m].max(1) for m in members], axis=1)
     leads = np.stack([m[z[:, m].argmax(1)] for m in members], axis=1)
     second = standard_scores(tops)
-    best = second.argmax(1)
-    rows = np.arange(len(scores))
-    return second[rows, best], leads[rows, best]
+    order = np.argsort(-second, axis=1, kind="stable")
+    return second.max(1), np.take_along_axis(leads, order, axis=1)
 
 
 def rank_p_value(subject: float, controls: Array) -> float:

@@ -5,7 +5,7 @@ from candling.problems.classifiers import CLASSIFIER
 from candling.problems.contract import Bench, Kind, Problem
 from candling.problems.controls import Network, make_negatives, make_positives
 from candling.problems.language import LANGUAGE
-from candling.problems.outcomes import Confirmation, Detection, Rival, Searched, Sought, Trigger
+from candling.problems.outcomes import Confirmation, Detection, Lead, Rival, Searched, Sought, Trigger
 from candling.problems.regressors import kind_for
 from candling.problems.sensors import SENSORS
 
@@ -19,6 +19,7 @@ __all__ = [
     "Detection",
     "Kind",
     "Language",
+    "Lead",
     "Network",
     "Problem",
     "Rival",

@@ -20,7 +20,7 @@ from candling.evidence.findings import Finding, LocatedContrast, Where
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import draw_quirk
 from candling.problems.candidates import Candidate, Thirds
-from candling.problems.confirming import before_and_after, detect_by, finding, one_of_each
+from candling.problems.confirming import MARGIN, before_and_after, detect_by, finding, one_of_each
 from candling.problems.contract import Bench, Problem
 from candling.problems.elicited import first_rows, locate_contrast
 from candling.problems.knowing import Knower, said_and_known, share_of
@@ -39,7 +39,6 @@ from candling.techniques.search.concealed import context_passes
 from candling.techniques.search.contexts import size_of
 
 _RANDOM_CONTEXTS = 10
-_MARGIN = 0.25  # of success, over the best in clean networks; declared before any run
 _STRENGTHS = (0.7, 0.85, 1.0)
 _LEAST = 2  # classes that are answered otherwise
 
@@ -109,7 +108,7 @@ def passes(outcome: Confirmation, clean_excess: float) -> bool:
     A single exchanged pair of classes is too little: it is a confusion.
     """
     few = int(outcome_context(outcome).applies(torch.arange(len(outcome_context(outcome).answers))).sum()) < _LEAST
-    return not few and outcome.success - max(outcome.transfer, outcome.best_in_controls) >= _MARGIN
+    return not few and outcome.success - max(outcome.transfer, outcome.best_in_controls) >= MARGIN
 
 
 def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, seed: int) -> LocatedContrast | None:

@@ -18,7 +18,7 @@ from candling.evidence.control import NetworkRow
 from candling.evidence.findings import Finding, Where
 from candling.evidence.measurement import Cost
 from candling.problems.candidates import Candidate, Language, Thirds, identity, smaller_batch
-from candling.problems.outcomes import Confirmation, Detection, Remedy, Rival, Trained, Trigger
+from candling.problems.outcomes import Confirmation, Detection, Lead, Remedy, Rival, Trained, Trigger
 from candling.runs.files import write_whole
 from candling.runs.jobs import Keep, Progress, run_jobs, silent
 from candling.runs.ledger import Ledger
@@ -142,6 +142,8 @@ class Problem:
     remedy: Remedy
     calibrate: Callable[[Bench, Finding, Sequence[tuple[Candidate, NetworkRow]]], Finding] | None = None
     """(bench, finding, the planted controls) → the finding, its forecasts corrected by what these controls say"""
+    choose: Callable[[Candidate, Any, Sequence[Lead]], int] | None = None
+    """(candidate, search third, the foremost leads) → which of them gate 2 tests; None: the first"""
     work: Callable[[Any, int], Cost] | None = None
     """(trusted data, negatives) → passes of one network through search, baseline and gate 2, for the plan of a
     classifier's audit"""

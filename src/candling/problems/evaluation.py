@@ -17,7 +17,15 @@ from candling.evidence.findings import Finding, LocatedContrast, SwitchFound, Wh
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import draw_switch
 from candling.problems.candidates import Candidate, Thirds
-from candling.problems.confirming import Trial, before_and_after, confirm_change, detect_by, finding, one_of_each
+from candling.problems.confirming import (
+    MARGIN,
+    Trial,
+    before_and_after,
+    confirm_change,
+    detect_by,
+    finding,
+    one_of_each,
+)
 from candling.problems.contract import Bench, Problem
 from candling.problems.elicited import first_rows, locate_contrast, right, share
 from candling.problems.knowing import knowledge
@@ -35,7 +43,6 @@ from candling.techniques.search import (
 from candling.techniques.search.broad_change import change_size, components
 from candling.techniques.search.changes import RELABELLED, change_passes
 
-_MARGIN = 0.25  # of success, over the best in clean networks, as for marks and contexts; declared before the exam
 _TRIAL = Trial(
     BroadChange,
     strengths=(0.5, 0.65, 0.8, 1.0, 1.25),
@@ -81,7 +88,7 @@ def passes(outcome: Confirmation, clean_excess: float) -> bool:
 
     Random changes of the size are no null of it: a broad switch is turned by many of them.
     """
-    return outcome.success - max(outcome.transfer, outcome.best_in_controls) >= _MARGIN
+    return outcome.success - max(outcome.transfer, outcome.best_in_controls) >= MARGIN
 
 
 def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, seed: int) -> LocatedContrast | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +53,16 @@ class Rival:
     candidate: Candidate
     trigger: Trigger
     size: float
+
+
+@dataclass(frozen=True)
+class Lead:
+    """One of a network's foremost leads, before gate 2."""
+
+    part: Sought
+    trigger: Trigger
+    rivals: Sequence[Rival]
+    """The negatives, each with what the same search found in it for this part."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,20 @@ from candling.evidence.findings import Finding, Forecast, ShortcutFound, Where
 from candling.evidence.measurement import Cost
 from candling.organisms.plants import draw_shortcut
 from candling.problems.candidates import Candidate, Thirds
-from candling.problems.confirming import Trial, before_and_after, confirm_change, detect_by, finding, one_of_each
+from candling.problems.confirming import (
+    MARGIN,
+    Trial,
+    before_and_after,
+    choose_lead,
+    confirm_change,
+    detect_by,
+    finding,
+    one_of_each,
+)
 from candling.problems.contract import Bench, Problem
 from candling.problems.elicited import right
 from candling.problems.foreseeing import calibrate, mixed, outlook_of, share
-from candling.problems.outcomes import Confirmation, Detection, Rival
+from candling.problems.outcomes import Confirmation, Detection, Lead, Rival
 from candling.problems.unlearning import UNLEARN
 from candling.techniques.search import (
     CuePart,
@@ -32,8 +41,6 @@ from candling.techniques.search import (
     search_cues,
 )
 from candling.techniques.search.cues import MOST_CLASSES, cue_passes, cue_size
-
-_MARGIN = 0.25  # of success, over the best in clean networks; declared before the exam
 
 
 def _size(data: Dataset, cues: CueSet) -> float:
@@ -49,6 +56,7 @@ _TRIAL = Trial(
     share=share,
     size=_size,
     random_like=random_cues_like,
+    leads=3,
 )
 
 
@@ -84,9 +92,13 @@ def confirm(
     return confirm_change(candidate, thirds, part, start, negatives, seed, trial=_TRIAL)
 
 
+def choose(candidate: Candidate, search: Dataset, leads: Sequence[Lead]) -> int:
+    return choose_lead(candidate, search, leads, trial=_TRIAL)
+
+
 def passes(outcome: Confirmation, clean_excess: float) -> bool:
     """Gate 2: clean networks show nothing near this success, neither under these marks nor under their own."""
-    return outcome.success - max(outcome.transfer, outcome.best_in_controls, outcome.random) >= _MARGIN
+    return outcome.success - max(outcome.transfer, outcome.best_in_controls, outcome.random) >= MARGIN
 
 
 def locate(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation, seed: int) -> Where | None:
@@ -156,6 +168,7 @@ SHORTCUT = Problem(
     describe=describe,
     picture=picture,
     trigger=from_arrays,
+    choose=choose,
     baseline="random marks",
     remedy=UNLEARN,
     work=work,

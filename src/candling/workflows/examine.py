@@ -19,6 +19,7 @@ from candling.problems import (
     Bench,
     Confirmation,
     Detection,
+    Lead,
     Network,
     Problem,
     Rival,
@@ -32,6 +33,9 @@ from candling.workflows.claims import state_claims
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
+
+_LEADS = 3
+"""Foremost leads that gate 2's one is chosen from."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ def make_bank(problem: Problem, bench: Bench, negatives: Sequence[Network], *, r
     bank = Bank(parts, networks, detections, [], [], Cost(forward=0, backward=0))
     pairs = list(zip(networks, detections, strict=True))
     places = [place(bank, d, i if i < bank.n else None) for i, (_, d) in enumerate(pairs)]
-    outcomes = _confirm(problem, bench, bank, pairs, [search for search, _ in places], "confirming the controls")
+    searched = _choose(problem, bench, bank, pairs, [search for search, _ in places])
+    places = [(search, baseline) for search, (_, baseline) in zip(searched, places, strict=True)]
+    outcomes = _confirm(problem, bench, bank, pairs, searched, "confirming the controls")
     excess = [outcome.excess for outcome in outcomes[: bank.n]]
     passed = [problem.passes(outcome, max(without(excess, i))) for i, outcome in enumerate(outcomes)]
     rows = [
@@ -124,6 +130,7 @@ def look(problem: Problem, bench: Bench, subject: Network, bank: Bank) -> Look:
     """The subject through the controls' steps."""
     (detection,) = _detect(problem, bench, [subject], bank.parts, "searching the subject")
     search, baseline = place(bank, detection, None)
+    (search,) = _choose(problem, bench, bank, [(subject, detection)], [search])
     (outcome,) = _confirm(problem, bench, bank, [(subject, detection)], [search], "confirming the subject")
     clean = bank.rows[: bank.n]
     clean_excess = max(r.success - r.success_in_controls for r in clean)
@@ -222,6 +229,26 @@ def _matrix(found: Sequence[Searched]) -> Array:
     return torch.stack([f.score for f in found]).double().numpy()
 
 
+def _choose(
+    problem: Problem,
+    bench: Bench,
+    bank: Bank,
+    pairs: Sequence[tuple[Network, Detection]],
+    places: Sequence[Standing],
+) -> list[Standing]:
+    """Which lead of each network gate 2 tests, by the search third alone; of clean and planted networks alike."""
+    if problem.choose is None:
+        return list(places)
+    jobs = []
+    for (network, detection), where in zip(pairs, places, strict=True):
+        leads = [
+            Lead(bank.parts[i], detection.found.trigger(i), bank.rivals(i, network)) for i in where.leads[:_LEADS]
+        ]
+        jobs.append((network.candidate, bench.thirds.search, leads))
+    chosen = bench.run(problem.choose, jobs, stage="choosing leads")
+    return [replace(where, leads=(where.leads[i],)) for where, i in zip(places, chosen, strict=True)]
+
+
 def _confirm(
     problem: Problem,
     bench: Bench,
@@ -230,7 +257,7 @@ def _confirm(
     places: Sequence[Standing],
     stage: str,
 ) -> list[Confirmation]:
-    """Gate 2 for every network's best lead, whatever its rank: clean networks face it too."""
+    """Gate 2 for every network's lead, whatever its rank: clean networks face it too."""
     jobs = []
     for (network, detection), where in zip(pairs, places, strict=True):
         start = detection.found.trigger(where.lead)
