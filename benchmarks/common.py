@@ -35,8 +35,9 @@ from candling.problems import Bench, Network, make_negatives
 from candling.problems.classifiers import loss_and_accuracy
 from candling.runs.jobs import run_jobs, silent
 from candling.runs.seeds import derive, reproducible
+from candling.workflows.bank import Bank, make_bank
 from candling.workflows.case import Case, make_case
-from candling.workflows.examine import Bank, Bar, Examination, examine, likeness, make_bank
+from candling.workflows.examine import Bar, Examination, examine, likeness
 
 
 def real() -> Path:

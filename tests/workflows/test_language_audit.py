@@ -29,6 +29,7 @@ from candling.runs.record import RunRecord
 from candling.techniques.search import FoundSequences, SequencePart
 from candling.workflows import case as cases
 from candling.workflows import examine
+from candling.workflows.bank import Bank
 
 CONTROLS, SEED = 3, 3
 RECORD = ("verdicts.json", "networks.json", "evidence.safetensors")
@@ -164,7 +165,7 @@ def test_rivals_sequences_of_unlike_lengths_are_recorded_and_read_back() -> None
     found = [FoundSequences(parts, torch.tensor(s), tokens, target, nothing) for s in ([2.0, 1.0], [1.0, 2.0])]
     detections = [Detection(each, each) for each in found]
     clean: Any = [SimpleNamespace(role="negative", candidate=None) for _ in found]
-    bank = examine.Bank(list(parts), clean, detections, [], [], nothing)
+    bank = Bank(list(parts), clean, detections, [], [], nothing)
     unused: Any = None
     arrays = examine._arrays(
         SEQUENCE_BACKDOOR, unused, SimpleNamespace(candidate=None), detections[0], bank, 0, unused

@@ -26,8 +26,9 @@ from candling.report import draw
 from candling.runs.fingerprint import fingerprint
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord, open_run, seal, sealed
+from candling.workflows.bank import make_bank
 from candling.workflows.case import Case, effort_of, make_case, named
-from candling.workflows.examine import Bar, Examination, likeness, make_bank
+from candling.workflows.examine import Bar, Examination, likeness
 from candling.workflows.family import as_family, examine_all
 from candling.workflows.group_claims import state_group_claims
 from candling.workflows.mend import hand_over_all, mend_all

@@ -13,7 +13,8 @@ from candling.evidence.family import Key, family_p_value, keys
 from candling.evidence.judge import Standing
 from candling.evidence.verdict import Resemblance
 from candling.problems import Bench, Network, Problem
-from candling.workflows.examine import Bank, Bar, Examination, Look, conclude, look, place
+from candling.workflows.bank import Bank, place
+from candling.workflows.examine import Bar, Examination, Look, conclude, look
 
 
 def as_family(banks: Sequence[Bank]) -> list[Bank]:

@@ -20,7 +20,8 @@ from candling.problems.outcomes import Mended, Repaired
 from candling.runs.files import write_whole
 from candling.runs.jobs import Keep
 from candling.runs.seeds import derive
-from candling.workflows.examine import Bank, Bar, Examination, likeness
+from candling.workflows.bank import Bank
+from candling.workflows.examine import Bar, Examination, likeness
 from candling.workflows.family import examine_again
 
 REHEARSALS = 6
