@@ -1,4 +1,4 @@
-"""Labelled examples: checked once when they come in, then taken, split and fitted to a network."""
+"""Labelled examples: checked once when they come in, then taken and split."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from candling.access.bands import fit_bands
 from candling.access.checkpoint import raw_bytes
 from candling.access.metric import read_metric
-from candling.access.modes import undisturbed
 from candling.access.npz import Array, read_arrays
+from candling.access.numbers import check_labels, inputs_of, numbers_of
 from candling.access.readings import readings
 from candling.access.task import CLASSES, Task, best_actions
 from candling.access.wording import bad_input, shown
@@ -112,96 +112,6 @@ def from_arrays(
     return _checked(x, y, classes, metric, "")
 
 
-def check_fits(dataset: Dataset, module: nn.Module) -> int:
-    """How many classes the network tells apart, from one small pass over the first rows; of values, how many bands.
-
-    Raises InputError where the network cannot take such rows, gives something other than float logits
-    [n, classes] (for values: one real number a row), or has no output for a label (naming the first offending row),
-    and where the metric does not take such outputs. Of sensors: two, yes and no; raises where the network does not
-    have one output for each.
-    """
-    x = dataset.x[:4]
-    try:
-        with undisturbed(module):
-            output = module(x)
-    except Exception as fault:
-        what = f"{type(fault).__name__}: {shown(fault, 80)}"
-        raise bad_input("data", f"the network fails on x of shape {list(x.shape)}: {what}") from fault
-    if not isinstance(output, Tensor) or not output.is_floating_point():
-        kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
-        raise bad_input("data", f"the network gives {kind}, not float logits [n, classes]")
-    bands, first = dataset.task.bands, dataset.take(range(len(x)))
-    if bands is not None:
-        if output.shape not in ((len(x),), (len(x), 1)):
-            what = f"the network gives {list(output.shape)} for {len(x)} rows, y holds one real number each"
-            raise bad_input("data", f"{what}; give classes as integers, or worths of actions as y [n, actions]")
-        if dataset.task.metric is not None:
-            first.measure(bands.scores(output))
-        return len(bands)
-    if output.ndim != 2 or len(output) != len(x):
-        what = f"the network gives {list(output.shape)} for {len(x)} rows, not [n, classes]"
-        hint = "; for one real output give y as real numbers" if output.numel() == len(x) else ""
-        raise bad_input("data", what + hint)
-    if dataset.sensors is not None:
-        if output.shape[1] != dataset.sensors.shape[1]:
-            what = f"the network has {output.shape[1]} outputs, y {dataset.sensors.shape[1]} sensors"
-            raise bad_input("data", f"{what}: give one column of y for each output")
-        return dataset.classes
-    if dataset.task.worth and output.shape[1] != dataset.classes:
-        what = f"the network has {output.shape[1]} actions, y says what {dataset.classes} are worth"
-        raise bad_input("data", what)
-    _check_labels(dataset.y.cpu().numpy(), output.shape[1], f"the network's {output.shape[1]} outputs", "")
-    if dataset.task.metric is not None:
-        first.measure(output)
-    return output.shape[1]
-
-
-def read_inputs(path: str | Path) -> Tensor:
-    """The array `x` of an `.npz` file, as `read_npz` reads it; labels, if there are any, are not looked at."""
-    return _inputs(read_arrays(Path(path), ("x",))["x"], f"{shown(path, 50)}: ")
-
-
-def check_inputs(x: Any, trusted: Dataset) -> Tensor:
-    """Untrusted inputs [m, ...] beside trusted ones, as float32 on the CPU.
-
-    Raises InputError where they have another shape, or where rows are exact copies of trusted ones.
-    """
-    inputs = _inputs(x, "untrusted: ")
-    if inputs.shape[1:] != trusted.x.shape[1:]:
-        raise bad_input(
-            "untrusted", f"untrusted inputs are {list(inputs.shape[1:])}, trusted ones {list(trusted.x.shape[1:])}"
-        )
-    known = {row.tobytes() for row in (trusted.x.cpu() + 0.0).numpy()}
-    copies = [row for row, one in enumerate((inputs + 0.0).numpy()) if one.tobytes() in known]
-    if copies:
-        many = "inputs are" if len(copies) > 1 else "input is"
-        what = f"{len(copies):,} untrusted {many} also among the trusted ones"
-        raise bad_input("untrusted", f"{what}, first in row {copies[0]}")
-    return inputs
-
-
-def read_legitimate(path: str | Path, shape: Sequence[int]) -> Tensor:
-    """The array `cells` of an `.npz` file: bool, shaped like one input [*shape] (or [H, W] for all channels).
-
-    Raises InputError where it has another shape or type, or is the same everywhere; as `read_npz` for the file.
-    """
-    return check_legitimate(read_arrays(Path(path), ("cells",))["cells"], shape, f"{shown(path, 50)}: ")
-
-
-def check_legitimate(cells: Any, shape: Sequence[int], where: str = "") -> Tensor:
-    """The same from an array."""
-    mask = _numbers(cells, "cells", "b", where)
-    wanted = tuple(shape)
-    if mask.shape not in (wanted, wanted[1:] if len(wanted) == 3 else wanted):
-        raise bad_input(
-            "legitimate", f"{where}cells is {list(mask.shape)}, an input {list(wanted)}: give one of each"
-        )
-    if mask.all() or not mask.any():
-        what = "every cell is" if mask.all() else "no cell is"
-        raise bad_input("legitimate", f"{where}{what} legitimate: nothing is left to tell apart")
-    return torch.from_numpy(np.array(mask)).expand(wanted).clone()
-
-
 def split(
     dataset: Dataset, *, salt: str, parts: Sequence[str] = ("control", "search", "confirm")
 ) -> dict[str, Dataset]:
@@ -225,8 +135,8 @@ def split(
 
 
 def _checked(x: Any, y: Any, classes: int | None, metric: str | Callable[..., Any] | None, where: str) -> Dataset:
-    values, labels = _numbers(x, "x", "biuf", where), _numbers(y, "y", "biuf", where)
-    labels = labels if labels.ndim == 2 else _numbers(labels, "y", "iuf", where)
+    values, labels = numbers_of(x, "x", "biuf", where), numbers_of(y, "y", "biuf", where)
+    labels = labels if labels.ndim == 2 else numbers_of(labels, "y", "iuf", where)
     if values.ndim not in (2, 3, 4) or labels.ndim not in (1, 2):
         raise bad_input(
             "data",
@@ -235,7 +145,7 @@ def _checked(x: Any, y: Any, classes: int | None, metric: str | Callable[..., An
         )
     if len(values) != len(labels):
         raise bad_input("data", f"{where}x has {len(values):,} rows, y has {len(labels):,}")
-    x = _inputs(values, where)
+    x = inputs_of(values, where)
     real = labels.dtype.kind == "f"
     if labels.ndim == 2 and not real:
         if metric is not None:
@@ -251,7 +161,7 @@ def _checked(x: Any, y: Any, classes: int | None, metric: str | Callable[..., An
 
 def _of_classes(x: Tensor, labels: Array, classes: int | None, where: str) -> Dataset:
     count = min(int(labels.max()) + 1, MAX_CLASSES) if classes is None else classes
-    _check_labels(labels, count, f"{count:,} classes", where)
+    check_labels(labels, count, f"{count:,} classes", where)
     y = torch.from_numpy(np.array(labels, dtype=np.int64))
     if len(y.unique()) < 2:
         raise bad_input("data", f"{where}all {len(y):,} labels are {int(y[0])}; at least two classes are needed")
@@ -290,51 +200,6 @@ def _range(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.ndim == 4:
         low, high = low.view(1, 1, 1), high.view(1, 1, 1)
     return low, high
-
-
-def _inputs(x: Any, where: str) -> Tensor:
-    """float32 [n, d] or [n, C, H, W]."""
-    values = _numbers(x, "x", "biuf", where)
-    if values.ndim not in (2, 3, 4):
-        raise bad_input("data", f"{where}x is {list(values.shape)}; it must be [n, d], [n, H, W] or [n, C, H, W]")
-    if values.size == 0:
-        raise bad_input("data", f"{where}empty: x is {list(values.shape)}")
-    with np.errstate(over="ignore"):  # too large for float32 becomes Inf, refused below
-        inputs = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
-    if inputs.ndim == 3:
-        inputs = inputs.unsqueeze(1)
-    odd = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero().flatten()
-    if len(odd):
-        raise bad_input("data", f"{where}x has NaN or Inf in {len(odd):,} rows, first in row {int(odd[0])}")
-    return inputs
-
-
-def _numbers(values: Any, name: str, kinds: str, where: str) -> Array:
-    """`values` as an array whose dtype is of one of the kinds."""
-    try:
-        if isinstance(values, Tensor):
-            values = values.detach().cpu()
-            values = values.float() if values.dtype == torch.bfloat16 else values  # numpy has none
-        array = np.asarray(values)
-    except (ValueError, TypeError):
-        raise bad_input("data", f"{where}{name} is ragged or holds something other than numbers") from None
-    if array.dtype.kind not in kinds:
-        need = {
-            "y": "integers from 0 (classes, or 0 and 1 of sensors) or real numbers",
-            "cells": "truth values",
-        }.get(name, "numbers")
-        raise bad_input("data", f"{where}{name} is {array.dtype}; it must hold {need}")
-    return array
-
-
-def _check_labels(y: Array, count: int, what: str, where: str) -> None:
-    """Raises InputError for the first label outside [0, count)."""
-    odd = np.flatnonzero((y < 0) | (y >= count))
-    if len(odd):
-        row = int(odd[0])
-        raise bad_input(
-            "data", f"{where}label out of range: {int(y[row])} in row {row} ({len(odd):,} such) for {what}"
-        )
 
 
 def _sha256(x: Tensor, y: Tensor) -> str:
