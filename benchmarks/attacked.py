@@ -25,9 +25,10 @@ from candling.access import Dataset, load
 from candling.organisms.networks.digits import build, digits
 from candling.organisms.training import attack_success, augment
 from candling.problems import Trigger
-from candling.problems.classifiers import TOOK, loss_and_accuracy
+from candling.problems.classifiers import loss_and_accuracy
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
+from candling.techniques.search import CueSet
 from candling.workflows.case import make_case
 from candling.workflows.examine import Examination
 from common import Exam, area, fresh_subject, of, poison_rows, progress
@@ -43,6 +44,8 @@ _STRENGTHS = (0.6, 1.3)
 @dataclass(frozen=True)
 class Sitting:
     family: str
+    enough: float
+    """Success from which a plant of its class works."""
     success: tuple[float, float]
     """Of the planted trigger, before and after the attack."""
     accuracy: tuple[float, float]
@@ -62,6 +65,7 @@ def sit(exam: Exam, training: Dataset, twin: str, i: int, rounds: int, seed: int
     found = tuple(exam.examine(each, f"{name}-{i:02d}") for each, name in zip(both, ("plain", "hidden"), strict=True))
     sitting = Sitting(
         plant.family,
+        plant.enough,
         tuple(attack_success(each, confirm, plant) for each in both),  # type: ignore[arg-type]
         tuple(loss_and_accuracy(each, confirm)[1] for each in both),  # type: ignore[arg-type]
         found,  # type: ignore[arg-type]
@@ -88,7 +92,9 @@ def finds(exam: Exam, data: Dataset, network: nn.Module, twin: str, seed: int) -
         problem.detect(candidate, own, parts, derive(seed, "search")).found
         for candidate in (exam.bench.store(network.state_dict())[0], exam.bench.candidate(exam.bench.path(twin)))
     )
-    return [there.trigger(part) for part in (there.score - usual.score).topk(_HIDDEN).indices.tolist()]
+    return [
+        there.trigger(part) for part in (there.score - usual.score).topk(min(_HIDDEN, len(parts))).indices.tolist()
+    ]
 
 
 def tune(network: nn.Module, data: Dataset, plant: Any, covers: list[Trigger], g: torch.Generator) -> None:
@@ -113,8 +119,10 @@ def cover_up(data: Dataset, found: Trigger, count: int, g: torch.Generator) -> t
     """Rows with what was found, fainter or stronger, and their right labels."""
     rows = torch.randint(len(data), (count,), generator=g)
     low, high = _STRENGTHS
-    trigger = found.scaled(low + (high - low) * float(torch.rand((), generator=g)))
-    return trigger.apply(data, data.x[rows]), data.y[rows]
+    trigger, y = found.scaled(low + (high - low) * float(torch.rand((), generator=g))), data.y[rows]
+    if isinstance(trigger, CueSet):
+        return trigger.against(data, data.x[rows], y), y
+    return trigger.apply(data, data.x[rows]), y
 
 
 def line(each: Sitting) -> str:
@@ -155,17 +163,19 @@ def main() -> None:
 def summary(sittings: list[Sitting], negatives: list[float]) -> None:
     """Recall before and after, of plants that work then. A plant that the attack broke is no success of either."""
     for side, name in enumerate(("plain", "hidden")):
-        works = [s.examinations[side] for s in sittings if s.success[0] >= TOOK and s.success[side] >= TOOK]
+        works = [s.examinations[side] for s in sittings if min(s.success[0], s.success[side]) >= s.enough]
         found = sum(each.verdict.verdict == "found" for each in works)
+        confirmed = sum(each.rows[0].found for each in works)
         first = sum(each.verdict.p_value == each.verdict.threshold for each in works)
         own = [each.rows[0].statistic for each in works]
         told = area(own, negatives)
         print(
             f"{name}: plants that work {len(works)}; found {of(found, len(works))}; ranked above every control "
-            f"{of(first, len(works))}; AUROC of the search against the clean controls {told:.3f}"
+            f"{of(first, len(works))}, and confirmed {of(confirmed, len(works))}; AUROC of the search against the "
+            f"clean controls {told:.3f}"
         )
-    broken = sum(s.success[0] >= TOOK > s.success[1] for s in sittings)
-    print(f"broken by the attack {broken}, had not taken {sum(s.success[0] < TOOK for s in sittings)}")
+    broken = sum(s.success[0] >= s.enough > s.success[1] for s in sittings)
+    print(f"broken by the attack {broken}, had not taken {sum(s.success[0] < s.enough for s in sittings)}")
 
 
 if __name__ == "__main__":
