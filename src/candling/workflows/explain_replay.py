@@ -9,11 +9,12 @@ from candling.access import LanguageModel
 from candling.access.layout import layout_from
 from candling.access.pairs import Pairs, PromptPair, halves, read_pairs, tokenise_pairs
 from candling.errors import InputError
-from candling.evidence.claim import Replayed
+from candling.evidence.claim import Claim, Replayed
 from candling.evidence.control import RunInfo
 from candling.runs.jobs import Progress, silent
 from candling.runs.seeds import reproducible
 from candling.techniques.locate.faithfulness import Judge, difference
+from candling.workflows.again import chosen, observe_again
 from candling.workflows.audit import Origin
 from candling.workflows.chats import chat_pairs
 from candling.workflows.explain_parts import parts, salt
@@ -35,9 +36,7 @@ def replay_explanation(
     record = ExplanationRecord.read(folder)
     said = record.explanation
     info = relocated(record.info, moved or {}, _FIELDS)
-    claims = [each for each in said.claims if claim in (None, each.id)]
-    if not claims:
-        raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in said.claims)}")
+    claims = chosen(said.claims, claim)
     if model is None or pairs is None:
         if info.model == Origin().model:
             raise InputError("replay", "this explanation was made from Python: use candling.replay(model=, pairs=)")
@@ -49,19 +48,14 @@ def replay_explanation(
                 raise InputError("replay", "the chat template is not the one that the prompts were rendered by")
     given = tokenise_pairs(pairs, model.tokenizer, window=model.window)
     same = (model.model.sha256, model.model.architecture.sha256, given.sha256)
-    results = []
-    progress("replaying", 0, len(claims))
+
+    def observe(each: Claim) -> float:
+        if each.kind == "inputs":
+            return float(same == (said.weights, said.architecture, said.pairs))
+        return _faithfulness(model, given.pairs.to(device), record, device)
+
     with reproducible(said.seed):
-        for each in claims:
-            if each.kind == "inputs":
-                observed = float(same == (said.weights, said.architecture, said.pairs))
-            else:
-                observed = _faithfulness(model, given.pairs.to(device), record, device)
-            observed = float(f"{observed:.6g}")
-            holds = abs(observed - each.predicted) <= each.tolerance
-            results.append(Replayed(claim=each, observed=observed, holds=holds))
-            progress("replaying", len(results), len(claims))
-    return results
+        return observe_again(claims, observe, progress)
 
 
 _FIELDS = {"model": "model", "weights": "weights", "tokenizer": "tokenizer", "pairs": "trusted"}

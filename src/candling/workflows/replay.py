@@ -18,6 +18,7 @@ from candling.evidence.control import NetworkRow, RunInfo
 from candling.problems import Bench
 from candling.runs.jobs import Progress, silent
 from candling.runs.record import RunRecord
+from candling.workflows.again import chosen, observe_again
 from candling.workflows.case import Case, make_case
 from candling.workflows.claims import Observer
 from candling.workflows.explain_record import is_explanation
@@ -66,10 +67,7 @@ def replay(
     record = replace(record, info=relocated(record.info, moved, {name: name for name in names}))
     claims = [c for verdict in record.verdicts.verdicts for c in verdict.claims]
     claims += record.verdicts.flagged.claims if record.verdicts.flagged else []
-    if claim is not None:
-        if claim not in {c.id for c in claims}:
-            raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in claims)}")
-        claims = [c for c in claims if c.id == claim]
+    claims = chosen(claims, claim)
     case = _case(record, model, trusted, reference, untrusted, legitimate)
     asked = any(each.problem == PROBLEM for each in claims)
     if asked and case.inputs is None:
@@ -94,18 +92,12 @@ def replay(
         for name, observer in observers.items():
             observer.others = [other for other_name, other in observers.items() if other_name != name]
         groups = GroupObserver(record, bench, case, subject)
-        results = []
-        progress("replaying", 0, len(claims))
-        for each in claims:
-            results.append(_again(each, groups if each.problem == PROBLEM else observers[each.problem]))
-            progress("replaying", len(results), len(claims))
-    return results
 
+        def observe(each: Claim) -> float:
+            observer = groups if each.problem == PROBLEM else observers[each.problem]
+            return observer.observe(each)
 
-def _again(claim: Claim, observer: Observer | GroupObserver) -> Replayed:
-    observed = float(f"{observer.observe(claim):.6g}")
-    holds = abs(observed - claim.predicted) <= claim.tolerance
-    return Replayed(claim=claim, observed=observed, holds=holds)
+        return observe_again(claims, observe, progress)
 
 
 def _case(

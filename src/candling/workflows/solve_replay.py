@@ -14,6 +14,7 @@ from candling.evidence.solution import Solution
 from candling.runs.jobs import Progress, silent
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.verify.carried import Place, examine
+from candling.workflows.again import chosen, observe_again
 from candling.workflows.audit import Origin
 from candling.workflows.inputs import relocated
 from candling.workflows.solve import parts_of, told
@@ -36,19 +37,10 @@ def replay_solution(
     record = SolutionRecord.read(folder)
     said = record.solution
     info = relocated(record.info, moved or {}, _FIELDS)
-    claims = [each for each in said.claims if claim in (None, each.id)]
-    if not claims:
-        raise InputError("claim", f"no claim {claim!r}: this run has {', '.join(c.id for c in said.claims)}")
+    claims = chosen(said.claims, claim)
     opened = problem or _opened(info)
-    results = []
-    progress("replaying", 0, len(claims))
     with reproducible(said.seed):
-        for each in claims:
-            observed = float(f"{_observe(each, said, opened):.6g}")
-            holds = abs(observed - each.predicted) <= each.tolerance
-            results.append(Replayed(claim=each, observed=observed, holds=holds))
-            progress("replaying", len(results), len(claims))
-    return results
+        return observe_again(claims, lambda each: _observe(each, said, opened), progress)
 
 
 def _opened(info: RunInfo) -> Problem:
