@@ -9,7 +9,7 @@ from scipy.linalg import expm, fractional_matrix_power
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from candling.techniques.flag import DETECTORS, Fit, chance, confidence, flag_inputs
+from candling.techniques.flag import DETECTORS, Fit, chance, confidence, flag_inputs, mahalanobis, states_of
 
 STATES = {name: fit for name, fit in DETECTORS.items() if fit not in (confidence, chance)}
 D, K = 6, 3
@@ -140,3 +140,88 @@ def test_a_detector_gets_no_label_of_an_untrusted_input():
     assert torch.equal(labels, network()(known[::2]).argmax(-1))
     assert states.shape == (100, 12)
     assert others.shape == (30, 12)
+
+
+TOKENS, PLACES, ODD = 9, 4, 8
+
+
+class Mixed(nn.Module):
+    """[n, PLACES, D], each place a weighted sum of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(PLACES, PLACES))
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.weight @ states
+
+
+class Read(nn.Module):
+    """Tokens int64 [n, PLACES] → logits [n, K], read at the last place, which sees all places mixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(TOKENS, D)
+        self.mix = Mixed()
+        self.inner = nn.Sequential(nn.Linear(D, 12), nn.Tanh())
+        self.head = nn.Linear(12, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.inner(self.mix(self.table(x)))[:, -1])
+        return logits
+
+
+def read(seed: int = 0) -> tuple[Read, Tensor, Tensor]:
+    """A network of tokens with frozen weights, and two samples of usual tokens."""
+    torch.manual_seed(seed)
+    g = torch.Generator().manual_seed(seed)
+    first, second = torch.randint(ODD, (2, 240, PLACES), generator=g)
+    return Read().requires_grad_(False).eval(), first, second
+
+
+def test_at_one_position_of_tokens_states_are_those_of_the_position_alone():
+    built, x, _ = read()
+    seen = built.inner(built.mix(built.table(x)))
+    for at in (0, 2, -1):
+        assert torch.allclose(states_of(built, x, "inner", at=at), seen[:, at])
+
+
+def test_the_score_over_positions_is_the_mean_over_each():
+    built, x, seen = read()
+    each = [flag_inputs(built, x, seen, mahalanobis, ["mix"], at=[at])[1].score for at in (0, 3)]
+    _, both = flag_inputs(built, x, seen, mahalanobis, ["mix"], at=[0, 3])
+    assert torch.allclose(both.score, torch.stack(each).mean(0))
+
+
+def test_a_token_that_stands_elsewhere_is_flagged_at_a_position_only_if_it_reached_it():
+    built, x, seen = read()
+    built.mix.weight[1, 3] = 0  # the second position does not see the last one
+    odd = seen.clone()
+    odd[:, 3] = ODD
+    built.table.weight[ODD] = 20.0
+    (_, plain), (_, far) = (flag_inputs(built, x, each, mahalanobis, ["mix"], at=[1]) for each in (seen, odd))
+    assert torch.allclose(plain.score, far.score, rtol=1e-4, atol=1e-4)
+    (_, plain), (_, far) = (flag_inputs(built, x, each, mahalanobis, ["mix"], at=[2]) for each in (seen, odd))
+    assert far.score.min() > plain.score.max()
+
+
+def test_attributions_at_a_position_are_those_of_finite_differences_though_tokens_have_no_gradient():
+    """In float64: what a step of one unit adds to the predicted logit, times the distance to the mean."""
+    built, x, seen = read()
+    built = built.double()
+    handed: list[Tensor] = []
+
+    def spy(trusted: Tensor, labels: Tensor, untrusted: Tensor):
+        handed.extend((trusted, untrusted))
+        return lambda states: states[:, 0]
+
+    flag_inputs(built, x, seen[:5], spy, ["mix"], attributions=True, at=[-1])
+    trusted, others = (built.mix(built.table(each)) for each in (x[::2], seen[:5]))
+    said = built(seen[:5]).argmax(-1)
+    for unit in range(D):
+        step = torch.zeros(D, dtype=torch.float64)
+        step[unit] = 1e-5
+        above, below = (built.head(built.inner(others[:, -1] + s)) for s in (step, -step))
+        slope = ((above - below) / 2e-5).gather(1, said[:, None])[:, 0]
+        expected = slope * (others[:, -1, unit] - trusted[:, -1, unit].mean())
+        assert torch.allclose(handed[1][:, unit], expected, atol=1e-7)
