@@ -81,6 +81,8 @@ def main() -> None:
     made = run_jobs(subject, jobs, stage="flagging", progress=progress())
     kept = [(family, told) for family, success, told in made if success >= 0.8]
     print(f"{len(kept)} of {len(made)} subjects took their plant: {sorted(family for family, _ in kept)}")
+    if not kept:
+        return
     print(f"{'':40s} median AUROC  least  untrained  turned digits flagged")
     for name in kept[0][1]:
         columns = [torch.tensor([told[name][k] for _, told in kept]) for k in range(3)]

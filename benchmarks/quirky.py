@@ -38,8 +38,8 @@ from candling.runs.seeds import derive
 from candling.techniques.flag import DETECTORS, OF_ATTRIBUTIONS, chance, confidence, flag_inputs, states_of
 from common import progress, whole_numbers
 
-TRUSTED, UNTRUSTED = 1200, 600
-SITES = ["blocks.0.attention", "blocks.0", "blocks.1.attention", "blocks.1"]
+TRUSTED, UNTRUSTED = 1000, 500
+SITES = ["blocks.0", "blocks.1"]
 ANSWER, OTHERS = (ASKED,), tuple(place for place in range(LENGTH) if place != NAMED)
 TOOK = 0.9  # of either kind of name, what is answered as it should be
 
