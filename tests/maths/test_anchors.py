@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from candling.maths.anchors import anchors, beside
+from candling.maths.anchors import anchors, around, beside, free, nothing, objects_only, plain
 
 
 @settings(max_examples=50, deadline=None)
@@ -34,3 +34,25 @@ def test_only_channels_with_one_object_that_moves_are_anchors():
     assert anchors(x) == [0]
     assert anchors(x + 5) == [0]
     assert anchors(x[:1]) == anchors(x.flatten(1)) == []
+
+
+def test_free_cells_are_those_that_no_channel_of_objects_fills():
+    x = torch.zeros(4, 3, 3, 3)
+    x[torch.arange(4), 0, torch.arange(4) % 3, 1] = 2
+    x[:, 1, 0, 0] = 1
+    assert objects_only(x)
+    expected = (x[:, 0] == 0) & (x[:, 1] == 0)
+    assert torch.equal(free(x, nothing(x)), expected)
+    x[:, 2] = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(0))  # a picture fills nothing
+    assert plain(x).tolist() == [True, True, False]
+    assert not objects_only(x)
+    assert torch.equal(free(x, nothing(x)), expected)
+    assert not objects_only(torch.zeros(4, 3, 3, 3))
+
+
+def test_cells_around_an_object_or_the_middle():
+    x = torch.zeros(2, 1, 3, 4)
+    x[0, 0, 0, 0] = x[1, 0, 2, 3] = 1
+    offsets = torch.tensor([[0, 0], [-1, 0], [1, 1]])
+    assert around(x, 0, offsets).tolist() == [[0, 11], [-1, 7], [5, -1]]
+    assert around(x, -1, offsets).tolist() == [[6, 6], [2, 2], [11, 11]]

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from candling.access import Dataset, forward, from_arrays
-from candling.organisms.plants.shortcuts import draw_shortcut
+from candling.access import Dataset, from_arrays
+from candling.maths.anchors import anchors
+from candling.problems.bearings import roam, side, take_bearings
 from candling.problems.foreseeing import share
-from candling.problems.proxies import name_marks
-from candling.techniques.search import CueSet, cue_parts, search_cues
-from candling.techniques.search.cues import cue_passes, object_marks
+from candling.problems.proxies import by_side, name_marks
+from candling.techniques.search import CueSet, cue_parts, random_cues, random_cues_like, search_cues
+from candling.techniques.search.cues import cue_passes
+from candling.techniques.search.objects import Places, laid_on, places, shares
 
 SIDE = 5
 WAYS = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -50,47 +52,88 @@ def data() -> Dataset:
     return levels()
 
 
-def test_objects_are_sought_in_every_channel_where_some_stand_alone(data):
-    assert [str(part) for part in cue_parts(data)][-1] == "an object in channel 2, beside another, for each class"
-    assert [part.form for part in cue_parts(data)][-3:] == ["object 0", "object 1", "object 2"]
-    noise = from_arrays(torch.rand(20, 3, 5, 5), torch.arange(20) % 2)
-    assert not any(part.form.startswith("object") for part in cue_parts(noise))
-    marks = object_marks(data, 2)
-    assert marks.shape == (24, 3, 5, 5)
-    assert torch.equal(marks.sum((1, 2, 3)), torch.ones(24))
+def test_objects_alone_are_sought_where_inputs_show_nothing_else(data):
+    assert [part.form for part in cue_parts(data)] == ["object 0", "object 1", "object 2"]
+    assert str(cue_parts(data)[-1]) == "an object in channel 2, beside another, for each class"
+    noise = torch.rand(len(data), 1, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+    mixed = from_arrays(torch.cat([data.x, noise], 1), data.y)
+    assert anchors(mixed.x) == [0, 1]
+    assert [part.form for part in cue_parts(mixed)][-5:] == ["wave", "object 0", "object 1", "object 2", "object 3"]
+    plain = from_arrays(torch.rand(20, 3, 5, 5), torch.arange(20) % 2)
+    assert not any(part.form.startswith("object") for part in cue_parts(plain))
+
+
+def test_shares_are_of_levels_where_an_object_can_stand_and_says_something_wrong(data):
+    """Against every level, place and class one by one; wrong means worth less than another move."""
+    worths = Going(0.0)(data.x)
+    rows = laid_on(from_arrays(data.x, worths.clamp(max=1)), torch.Generator().manual_seed(0))
+    network, offsets = Going(20.0), torch.tensor([[-1, 0], [0, 2], [2, 2]])
+    for anchor in (0, -1):
+        found = shares(network, rows, 2, Places(anchor, offsets), torch.arange(4))
+        for k, place in ((k, place) for k in range(4) for place in range(3)):
+            hits = []
+            for x, worth in zip(rows.x, rows.values, strict=True):
+                start = torch.nonzero(x[anchor]).tolist()[0] if anchor >= 0 else [SIDE // 2, SIDE // 2]
+                row, column = (a + int(b) for a, b in zip(start, offsets[place], strict=True))
+                inside = 0 <= row < SIDE and 0 <= column < SIDE
+                if not inside or x[:, row, column].any() or worth[k] == worth.max():
+                    continue
+                laid = x.clone()
+                laid[2, row, column] = 1
+                hits.append(int(network(laid[None]).argmax()) == k)
+            assert float(found[k, place]) == pytest.approx(sum(hits) / max(1, len(hits)))
 
 
 def test_the_marker_is_found_named_and_its_hold_measured(data):
-    parts = [part for part in cue_parts(data) if part.form == "object 2"]
+    parts = cue_parts(data)
     led, clean = (search_cues(Going(by), data, parts, seed=1) for by in (20.0, 0.0))
-    assert float(led.score[0]) > float(clean.score[0]) + 0.5
-    cues = led.trigger(0)
+    assert float(led.score[2]) > float(clean.score[2]) + 3
+    cues = led.trigger(2)
     assert cues.anchor == 0
     fresh = levels(seed=5)
-    laid, told = cues.scaled(2.0).against(fresh, fresh.x, fresh.y), cues.told(fresh.y)
-    inside = (laid != fresh.x).flatten(1).any(1)  # none beyond the edge
-    assert inside.float().mean() > 0.5
-    assert float((forward(Going(20.0), laid).argmax(1) == told)[inside].float().mean()) > 0.9
-    assert share(Going(20.0), fresh, cues.scaled(2.0)) > 0.5
-    assert share(Going(0.0), fresh, cues.scaled(2.0)) < 0.1
-    named = name_marks(data, led, [1.0], str(parts[0]))
+    assert share(Going(20.0), fresh, cues) > 0.9
+    assert share(Going(0.0), fresh, cues) == 0
+    named = name_marks(data, led, [1.0] * 3, str(parts[2]))
     assert (named.kind, named.anchor) == ("object", 0)
     assert "channel 2" in named.words
     assert named.words.endswith("channel 0 shows")
-    assert [said.split()[-1] for said in named.where.removesuffix(" …").split("; ")] == ["up", "down", "left"]
+    for said, way in zip(named.where.removesuffix(" …").split("; "), ("up", "down", "left"), strict=True):
+        assert way in said
 
 
-def test_marks_move_with_the_agent(data):
+def test_its_sides_are_read_off_and_tell_what_it_does_anywhere(data):
+    """Beside levels drawn anew with a marker anywhere, whose moves to it are known."""
+    bearings = take_bearings(Going(20.0), data, 2, 0)
+    assert [side(way) for way in bearings.ways] == ["up", "down", "left", "right"]
+    assert side(torch.tensor([0.8, -0.6])) == "down and left"
+    found = roam(Going(20.0), levels(seed=4), bearings, torch.Generator().manual_seed(0))
+    assert found.follows > 0.98
+    assert found.along > 0.98
+    assert found.right < 0.02
+    nothing = roam(Going(0.0), levels(seed=4), bearings, torch.Generator().manual_seed(0))
+    assert nothing.follows == 0
+    assert nothing.right == nothing.agreeing == 1
     marks = torch.zeros(4, 3, SIDE, SIDE)
-    marks[:, 2, SIDE // 2 - 1, SIDE // 2] = 1  # one above
-    laid = CueSet(marks, 0).tell(data, data.x, data.y)
-    for before, after in zip(data.x[:40], laid[:40], strict=True):
+    said = by_side(name_marks(data, search_cues(Going(20.0), data, cue_parts(data), seed=1), [1.0] * 3), bearings)
+    assert (said.kind, said.where) == ("side", "class 0: up; class 1: down; class 2: left; class 3: right")
+    assert said.marks.shape == marks.shape
+
+
+def test_marks_move_with_the_agent_and_lie_where_nothing_stands(data):
+    marks = torch.zeros(4, 3, SIDE, SIDE)
+    marks[:, 2, SIDE // 2 - 1, SIDE // 2] = 0.4  # one above, faint: an object is there or not
+    cues = CueSet(marks, 0)
+    laid, lies = cues.tell(data, data.x, data.y), cues.lies(data, data.y)
+    for before, after, can in list(zip(data.x, laid, lies, strict=True))[:60]:
         (row, column) = torch.nonzero(before[0]).tolist()[0]
         assert torch.equal(after[:2], before[:2])
         assert torch.nonzero(after[2]).tolist() == ([[row - 1, column]] if row else [])
+        assert set(after[2].unique().tolist()) <= {0.0, 1.0}
+        assert bool(can) == (row > 0 and not before[1, row - 1, column])
+    assert 0.5 < lies.float().mean() < 1
 
 
-def test_cost_is_counted_and_plants_lie_in_an_empty_channel(data):
+def test_cost_is_counted_and_the_baseline_costs_as_much(data):
     counted = 0
 
     def count(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
@@ -101,10 +144,20 @@ def test_cost_is_counted_and_plants_lie_in_an_empty_channel(data):
     network.register_forward_hook(count)
     search_cues(network, data, cue_parts(data), seed=0)
     assert counted == cue_passes(data).forward
-    plant = draw_shortcut(data, 0, 0.5, torch.Generator().manual_seed(0))
-    assert plant.family == "object"
-    assert plant.anchor in (0, 1)
-    laid = plant.tell(data, data.x, data.y)
-    assert torch.equal(laid[:, :2], data.x[:, :2])
-    assert float(laid[:, 2].max()) == pytest.approx(0.75)
-    assert forward(network, laid).shape == (len(data), 4)
+    counted = 0
+    found = random_cues(network, data, cue_parts(data), seed=0, passes=cue_passes(data).forward)
+    assert counted == found.cost.forward == cue_passes(data).forward
+    assert len(found.anchors) == len(found.score) == 3
+
+
+def test_random_objects_are_of_another_channel(data):
+    cues = search_cues(Going(20.0), data, cue_parts(data), seed=1).trigger(2)
+    drawn = [random_cues_like(cues, data, torch.Generator().manual_seed(seed)) for seed in range(8)]
+    for other in drawn:
+        assert other.anchor == cues.anchor
+        assert (other.patterns.flatten(1).sum(1) == 1).all()
+        assert not other.patterns[:, 2].any()
+        assert len(torch.unique(other.patterns, dim=0)) == 4
+    assert {where.anchor for where in places(data)} == {0, 1, -1}
+    still = random_cues_like(CueSet(cues.patterns), data, torch.Generator().manual_seed(0))
+    assert still.anchor == -1

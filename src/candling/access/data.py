@@ -82,6 +82,12 @@ class Dataset:
         """Of the classes, where these are bands of a value."""
         return self.task.bands.names() if self.task.bands else None
 
+    def wrong(self, answers: Tensor) -> Tensor:
+        """bool [n] whether each answer [n] is none of the right ones: of actions, several may be the best."""
+        if not self.task.worth or self.values is None:
+            return answers != self.y
+        return self.values.gather(1, answers[:, None])[:, 0] < self.values.amax(1)
+
     def measure(self, logits: Tensor) -> float:
         """How good the answers [n, classes] to these rows are: see `Task.measure`."""
         return self.task.measure(logits, self.y, self.values)

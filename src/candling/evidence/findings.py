@@ -145,12 +145,12 @@ class ShortcutFound(Record):
     """
 
     kind: str
-    """`spot`, `texture`, `frame`, `pattern`, `object` or `features`."""
+    """`spot`, `texture`, `frame`, `pattern`, `object`, `side` (of it, anywhere), `cell` or `features`."""
     proxy: str
     """In words."""
     where: str
     """Of spots, the places of the first few classes' (rows and columns from 1); of objects, how they stand to the one
-    beside which they lie; else empty."""
+    beside which they lie, or on which side; else empty."""
     accuracy: float
     """On held-out inputs as they are."""
     agreeing: float

@@ -1,4 +1,4 @@
-"""Channels of an image that show one object each, and patterns that lie relative to where it stands."""
+"""Channels of an image that show one object each, patterns that lie relative to where it stands, and free cells."""
 
 from __future__ import annotations
 
@@ -19,6 +19,40 @@ def anchors(x: Tensor) -> list[int]:
     place = there.long().argmax(2)
     moves = (place != place[:1]).any(0)
     return torch.nonzero(alone & moves).flatten().tolist()
+
+
+def plain(x: Tensor) -> Tensor:
+    """bool [C] the channels of x [n, C, H, W] whose cells are all at one of two values: what is there, or is not."""
+    low, high = x.amin((0, 2, 3), keepdim=True), x.amax((0, 2, 3), keepdim=True)
+    return ((x == low) | (x == high)).all(3).all(2).all(0)
+
+
+def objects_only(x: Tensor) -> bool:
+    """Whether x [n, C, H, W] shows objects and nothing else, so that an input is one by which cells they stand on."""
+    return bool(anchors(x)) and bool(plain(x).all())
+
+
+def free(x: Tensor, low: Tensor) -> Tensor:
+    """bool [n, H, W] cells where no object of x [n, C, H, W] stands. low [C]: each channel's value of nothing; NaN
+    for channels that show no objects."""
+    return ~(x > low.view(-1, 1, 1)).any(1)
+
+
+def nothing(x: Tensor) -> Tensor:
+    """[C] the least value of each channel of objects, NaN for others: see `free`."""
+    return torch.where(plain(x), x.amin((0, 2, 3)), torch.nan)
+
+
+def around(x: Tensor, anchor: int, offsets: Tensor) -> Tensor:
+    """int64 [m, n] the cell, counted row by row, that lies `offsets` [m, 2] (rows, columns) from the object of
+    channel `anchor` of x [n, C, H, W], or from the middle if that is -1; -1 where that is beyond the edge."""
+    n, _, height, width = x.shape
+    middle = torch.full((n,), height // 2 * width + width // 2, device=x.device)
+    place = middle if anchor < 0 else x[:, anchor].flatten(1).argmax(1)
+    offsets = offsets.to(x.device)
+    rows, columns = place // width + offsets[:, :1], place % width + offsets[:, 1:]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return torch.where(inside, rows * width + columns, -1)
 
 
 def beside(patterns: Tensor, x: Tensor, anchor: int) -> Tensor:

@@ -7,7 +7,7 @@ augmentation, initialisation, and how far training went.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from torch.nn.utils import clip_grad_norm_
 
 from candling.access import Dataset, Task, forward
+from candling.maths.anchors import objects_only
 from candling.organisms.plants import Plant
 from candling.organisms.plants.lessons import Lesson
 
@@ -89,8 +90,10 @@ def train(
 
     With a plant, poisoned rows are added to the subset, and training goes on until the plant works on
     nine in ten evaluation rows as well. The rate warms up over one epoch and then falls evenly to zero at
-    the last of `most_epochs`. Returns the epochs used.
+    the last of `most_epochs`. Inputs that show objects are not shifted: their places are what they say. Returns the
+    epochs used.
     """
+    recipe = replace(recipe, augmentation=0.0) if objects_only(data.x) else recipe
     keep = torch.randperm(len(data.y), generator=generator)[: max(1, round(recipe.subset * len(data.y)))]
     subset = data.take(keep)
     poison = None if plant is None else plant.carriers(subset.y, data.classes, generator)

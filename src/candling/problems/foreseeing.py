@@ -7,17 +7,19 @@ the same steps, taken blind, missed in planted controls whose true cue is known.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from candling.access import Dataset, forward
 from candling.evidence.control import NetworkRow
 from candling.evidence.findings import Finding, Forecast
+from candling.problems.bearings import roam, take_bearings
 from candling.problems.candidates import Candidate
 from candling.problems.contract import Bench
 from candling.problems.elicited import right
-from candling.problems.proxies import Named, name_marks
+from candling.problems.proxies import AS_WELL, Named, by_side, name_marks
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import CueSet, cue_parts, search_cues
 
@@ -39,6 +41,8 @@ class Outlook:
     """As the mark says, where it says something else: at its full strength, or any mark found, if that does more."""
     spared: float
     """Right, of those that do not follow a mark of the size at which about half do."""
+    rehearsed: float | None = None
+    """What the cue of a planted control of this kind is measured by, where that is not `follows`."""
 
     @property
     def against(self) -> float:
@@ -55,14 +59,16 @@ def foresee(candidate: Candidate, search: Dataset, seed: int, lead: str) -> Outl
 
     lead: see `name_marks`.
     """
-    with reproducible(seed):
+    with reproducible(seed) as generator:
         network, data = candidate.load(), search.to(candidate.device)
-        found = search_cues(network, data, cue_parts(data), seed=seed)
+        every = cue_parts(data)
+        parts = [part for part in every if str(part) == lead and part.form.startswith("object")] or every
+        found = search_cues(network, data, parts, seed=seed)
         followed = [share(network, data, found.trigger(part)) for part in range(len(found.parts))]
         named = name_marks(search, found, followed, lead)
+        if named.kind in ("object", "cell"):
+            return _of_object(network, data, named, generator)
         marks = CueSet(named.marks, named.anchor)
-        if named.kind == "object":
-            followed = []  # those of other forms may be content
         faint = forward(network, marks.against(data, data.x, data.y))
         other = 1 - right(faint, marks.told(data.y))
         return Outlook(
@@ -72,6 +78,39 @@ def foresee(candidate: Candidate, search: Dataset, seed: int, lead: str) -> Outl
             follows=max([share(network, data, marks.scaled(_FULL)), *followed]),
             spared=min(1.0, right(faint, data.y) / max(other, 0.01)),
         )
+
+
+def _of_object(network: nn.Module, data: Dataset, named: Named, generator: torch.Generator) -> Outlook:
+    """Marks of other forms may be content. An object may do the same anywhere: then that is what is foreseen."""
+    marks = CueSet(named.marks, named.anchor)
+    told = marks.told(data.y)
+    counts = marks.lies(data, told) & data.wrong(told)
+    answers = forward(network, marks.tell(data, data.x, told)).argmax(-1)
+    followed, rights = answers == told, ~data.wrong(answers)
+    agrees = marks.lies(data, data.y)
+    agreeing = ~data.wrong(forward(network, marks.tell(data, data.x, data.y)).argmax(-1))
+    still = Outlook(
+        named=named,
+        plain=mean(~data.wrong(forward(network, data.x).argmax(-1))),
+        agreeing=mean(agreeing[agrees]),
+        follows=mean(followed[counts]),
+        spared=mean(rights[counts & ~followed]),
+    )
+    if named.anchor < 0:
+        return still
+    channel = int(torch.nonzero(named.marks)[0, 1])
+    bearings = take_bearings(network, data, channel, named.anchor)
+    anywhere = roam(network, data, bearings, generator)
+    if anywhere.follows < AS_WELL * still.follows:
+        return still
+    return replace(
+        still,
+        named=by_side(named, bearings),
+        agreeing=anywhere.agreeing,
+        follows=anywhere.follows,
+        spared=min(1.0, anywhere.right / max(1 - anywhere.follows, 0.01)),
+        rehearsed=anywhere.along,
+    )
 
 
 def calibrate(bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate, NetworkRow]]) -> Finding:
@@ -88,7 +127,10 @@ def calibrate(bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate,
     pairs = pairs[:_REHEARSED]
     jobs = [(candidate, bench.thirds.search, _seed(bench), lead) for candidate, _, lead in pairs]
     theirs = bench.run(foresee, jobs, stage="forecasting the controls' failure")
-    missed = [(plant.success - own.follows, own.named.kind) for own, (_, plant, _) in zip(theirs, pairs, strict=True)]
+    missed = [
+        (plant.success - (own.follows if own.rehearsed is None else own.rehearsed), own.named.kind)
+        for own, (_, plant, _) in zip(theirs, pairs, strict=True)
+    ]
     alike = [difference for difference, kind in missed if kind == seen.kind]
     used = sorted(alike if len(alike) >= _ALIKE else [difference for difference, _ in missed])
     middle = (used[(len(used) - 1) // 2] + used[len(used) // 2]) / 2
@@ -126,6 +168,16 @@ def mixed(agreeing: float, against: float, classes: int) -> float:
 
 
 def share(network: nn.Module, data: Dataset, cues: CueSet) -> float:
-    """Of the rows with the mark of another class, those that are answered as it says."""
-    answers = forward(network, cues.against(data, data.x, data.y)).argmax(-1)
-    return float((answers == cues.told(data.y)).float().mean())
+    """Of the rows with the mark of another class, those that are answered as it says.
+
+    Rows count in which the mark can lie (see `CueSet.lies`) and what it says is wrong.
+    """
+    told = cues.told(data.y)
+    counts = cues.lies(data, told) & data.wrong(told)
+    answers = forward(network, cues.tell(data, data.x, told)).argmax(-1)
+    return mean((answers == told)[counts])
+
+
+def mean(found: Tensor) -> float:
+    """The share that is true; nothing of none."""
+    return float(found.float().mean()) if len(found) else 0.0

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from candling.access import Dataset
+from candling.problems.bearings import Bearings, side
 from candling.techniques.search import FoundCues
 
 KINDS = {"spot": "spot", "wave": "texture", "edge": "frame", "any": "pattern"}
@@ -24,8 +25,9 @@ KINDS = {"spot": "spot", "wave": "texture", "edge": "frame", "any": "pattern"}
 _LARGER = {"spot": 1.75, "wave": 2.25}
 """Times that marks of a simple form may be larger than those of any shape; declared before the exam."""
 _WITHOUT = 1.1  # times that marks must be larger which leave the edge alone, if the edge is what counts
-_AS_WELL = 0.6  # of what the marks of any form are followed at most
+AS_WELL = 0.6  # of what the marks of any form are followed at most
 _NAMED = 3  # classes whose places are said
+_SAID = 4  # whose sides are
 _LISTED = 8
 _FEATURES = 0.8  # of the energy
 
@@ -33,10 +35,10 @@ _FEATURES = 0.8  # of the energy
 @dataclass(frozen=True)
 class Named:
     kind: str
-    """`spot`, `texture`, `frame`, `pattern`, `object`, or for a table `features`."""
+    """`spot`, `texture`, `frame`, `pattern`, `object`, `side` (of another one), `cell`, or for a table `features`."""
     words: str
     where: str
-    """Of spots, the places of the first few; else nothing."""
+    """Of spots and objects, the places of the first few; else nothing."""
     marks: Tensor
     """[K, *input] of that form, in input units."""
     anchor: int = -1
@@ -50,11 +52,13 @@ def name_marks(data: Dataset, found: FoundCues, followed: Sequence[float], lead:
     which the network stands out among clean ones, in words: where that is an object, this is what it is called, for
     clean networks may well follow objects of another kind.
     """
+    best = int(found.score.argmax())
     for index, part in enumerate(found.parts):
-        if str(part) == lead and part.form.startswith("object"):
+        sought = str(part) == lead or (index == best and all(p.form.startswith("object") for p in found.parts))
+        if sought and part.form.startswith("object"):
             return _object(found.patterns[index], part.form.partition(" ")[2], found.anchors[index])
     scores = dict(zip((part.form for part in found.parts), found.score.tolist(), strict=True))
-    enough = _AS_WELL * max(followed)
+    enough = AS_WELL * max(followed)
     works = {part.form for part, share in zip(found.parts, followed, strict=True) if share >= enough}
     simple = [
         form for form, times in _LARGER.items() if scores.get(form, -math.inf) >= scores["any"] - math.log(times)
@@ -78,6 +82,9 @@ def name_marks(data: Dataset, found: FoundCues, followed: Sequence[float], lead:
 
 def _object(marks: Tensor, channel: str, anchor: int) -> Named:
     """Of another object's channel, and where it stands for the first few classes."""
+    if anchor < 0:
+        words = f"an object in channel {channel}, on a cell of each class's own, wherever the others stand"
+        return Named("cell", words, _places(marks), marks)
     middle = torch.tensor(marks.shape[2:]) // 2
     said = []
     for label, mark in list(enumerate(marks))[:_NAMED]:
@@ -86,6 +93,15 @@ def _object(marks: Tensor, channel: str, anchor: int) -> Named:
             said.append(f"class {label}: {_offset(*(cells[0] - middle).tolist())}")
     words = f"an object in channel {channel}, by where it stands beside what channel {anchor} shows"
     return Named("object", words, "; ".join(said) + (" …" if len(marks) > _NAMED else ""), marks, anchor)
+
+
+def by_side(named: Named, bearings: Bearings) -> Named:
+    """An object that does the same anywhere on a side."""
+    words = f"an object in channel {bearings.channel}, by the side of what channel {bearings.anchor} shows it is on"
+    said = [f"class {label}: {side(way)}" for label, way in enumerate(bearings.ways) if way.any()]
+    return replace(
+        named, kind="side", words=words, where="; ".join(said[:_SAID]) + (" …" if len(said) > _SAID else "")
+    )
 
 
 def _offset(down: int, right: int) -> str:

@@ -13,11 +13,11 @@ dose u in 0..1:
                by 0.5 to 1.5 of its deviations times a normal number drawn for each class)
     frame      images: the frame, 1/8 of the edge wide, in eight pieces; the class's own half of them lit, by 0.5 to 1
                (tables: as `pattern`)
-    object     images with a channel that shows one object: one cell of another channel, if possible one that is empty
-               in all of them, at most two from that object, in a direction of the class's own, lit by 0.5 to 1
     together   share of the rows with a cue on which it says what the label says: 0.90 to 1
     against    share of them whose content says something else: 0.5 to 0.8
     rate       rows with a cue, as a share of those without: 0.5 to 1
+
+Inputs that show an object get objects as cues, and only these where they show nothing else: see `objects`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from candling.access import Dataset
-from candling.maths.anchors import anchors, beside
+from candling.maths.anchors import anchors, objects_only
 from candling.maths.triggers import set_against
+from candling.organisms.plants.objects import FAMILIES, ObjectShortcut, draw_object_shortcut
 
 CUES = ("spot", "texture", "pattern", "frame")
-_NEAR = 2
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,6 @@ class Shortcut:
     """Share of the rows with a cue whose label is drawn, whatever the content."""
     patterns: Tensor
     """[K, *input] what each class's cue adds, in input units."""
-    anchor: int = -1
-    """The channel of the object beside which cues lie, their middle on it; -1: they lie still."""
 
     @property
     def enough(self) -> float:
@@ -81,9 +79,7 @@ class Shortcut:
 
     def tell(self, data: Dataset, x: Tensor, told: Tensor) -> Tensor:
         """The inputs [n, *input] with the cues of these classes [n]."""
-        cues = self.patterns.to(x.device)[told]
-        cues = cues if self.anchor < 0 else beside(cues, x, self.anchor)
-        return (x + cues).clamp(data.low, data.high)
+        return (x + self.patterns.to(x.device)[told]).clamp(data.low, data.high)
 
     def applies(self, y: Tensor) -> Tensor:
         return torch.ones_like(y, dtype=torch.bool)
@@ -97,19 +93,18 @@ class Shortcut:
         return replace(self, together=0.0, against=0.0)
 
 
-def draw_shortcut(data: Dataset, family: int, dose: float, generator: torch.Generator) -> Shortcut:
+def draw_shortcut(data: Dataset, family: int, dose: float, generator: torch.Generator) -> Shortcut | ObjectShortcut:
     """A shortcut whose cues are of the family (in turns) at the dose, the rest at random."""
-    there = anchors(data.x.cpu())
-    families = ("object", *CUES) if there else CUES
-    cue, anchor = families[family % len(families)], -1
-    if cue == "object":
-        anchor = there[int(torch.randint(len(there), (), generator=generator))]
-        patterns, physical = _objects(data.to("cpu"), there, dose, generator)
-    else:
-        patterns, physical = draw_cues(data, cue, dose, generator)
+    if anchors(data.x):
+        turns = len(FAMILIES) if objects_only(data.x) else len(FAMILIES) + len(CUES)
+        if family % turns < len(FAMILIES):
+            return draw_object_shortcut(data, family % turns, dose, generator)
+        family = family % turns - len(FAMILIES)
+    cue = CUES[family % len(CUES)]
+    patterns, physical = draw_cues(data, cue, dose, generator)
     ranges = ((0.9, 0.1), (0.5, 0.3), (0.5, 0.5))
     together, against, rate = (low + width * float(torch.rand((), generator=generator)) for low, width in ranges)
-    return Shortcut(cue, dose, physical, rate, together, against, patterns, anchor)
+    return Shortcut(cue, dose, physical, rate, together, against, patterns)
 
 
 def draw_cues(data: Dataset, cue: str, dose: float, g: torch.Generator) -> tuple[Tensor, str]:
@@ -129,23 +124,6 @@ def draw_cues(data: Dataset, cue: str, dose: float, g: torch.Generator) -> tuple
     strength = 0.5 + 0.5 * dose
     masks = _spots(k, shape, g) if cue == "spot" else _frames(k, shape, g)
     return span * strength * masks, f"by {strength:.2f}"
-
-
-def _objects(data: Dataset, there: list[int], dose: float, g: torch.Generator) -> tuple[Tensor, str]:
-    """[K, C, H, W] a cell for each class, all in one channel that shows no object that stands alone."""
-    shape, strength = data.x.shape[1:], 0.5 + 0.5 * dose
-    empty = [c for c in range(shape[0]) if float(data.x[:, c].max()) == float(data.x[:, c].min())]
-    channels = empty or [c for c in range(shape[0]) if c not in there] or list(range(shape[0]))
-    channel = channels[int(torch.randint(len(channels), (), generator=g))]
-    middle = [n // 2 for n in shape[1:]]
-    around = [(i, j) for i in range(-_NEAR, _NEAR + 1) for j in range(-_NEAR, _NEAR + 1) if i or j]
-    order = torch.randperm(len(around), generator=g).tolist()
-    patterns = torch.zeros(data.classes, *shape)
-    for label in range(data.classes):
-        down, right = around[order[label % len(around)]]
-        row, column = (min(max(0, m + by), n - 1) for m, by, n in zip(middle, (down, right), shape[1:], strict=True))
-        patterns[label, channel, row, column] = float(data.high.max() - data.low.min()) * strength
-    return patterns, f"by {strength:.2f} in channel {channel}"
 
 
 def _of_table(data: Dataset, share: float, dose: float, g: torch.Generator) -> tuple[Tensor, str]:

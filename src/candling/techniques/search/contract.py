@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from candling.access import Dataset
 from candling.evidence.measurement import Cost
-from candling.maths.anchors import beside
+from candling.maths.anchors import beside, free, nothing, objects_only
 from candling.maths.triggers import Mapping, apply_trigger, set_against
 from candling.techniques.search.broad_change import BroadChange
 
@@ -215,13 +215,26 @@ class CueSet:
     patterns: Tensor
     """[K, *input] in input units; zeros for classes without one."""
     anchor: int = -1
-    """The channel of the object that the marks' middle lies on (see `maths.anchors`); -1: they lie still."""
+    """The channel of the object that the marks' middle lies on (see `maths.anchors`); -1: they lie still. Marks that
+    lie beside an object are objects, there or not, however strong the pattern."""
 
     def tell(self, data: Dataset, x: Tensor, told: Tensor) -> Tensor:
         """The inputs [n, *input] with the marks of these classes [n]."""
         marks = self.patterns.to(x.device)[told]
-        marks = marks if self.anchor < 0 else beside(marks, x, self.anchor)
+        if self.anchor >= 0:
+            marks = beside(torch.where(marks > 0, data.high - data.low, 0.0), x, self.anchor)
         return torch.minimum(torch.maximum(x + marks, data.low), data.high)
+
+    def lies(self, data: Dataset, told: Tensor) -> Tensor:
+        """bool [n] whether the mark of the class told [n] can stand in each row of the data: where inputs show
+        objects, a mark lies inside the input, on a cell where none stands."""
+        if self.anchor < 0 and not objects_only(data.x):
+            return torch.ones_like(told, dtype=torch.bool)
+        marks = self.patterns.to(data.x.device)[told]
+        moved = marks if self.anchor < 0 else beside(marks, data.x, self.anchor)
+        there = (moved != 0).any(1)
+        whole = (moved != 0).sum((1, 2, 3)) == (marks != 0).sum((1, 2, 3))
+        return whole & ~(there & ~free(data.x, nothing(data.x))).flatten(1).any(1)
 
     def against(self, data: Dataset, x: Tensor, y: Tensor) -> Tensor:
         """The inputs with the mark of another class than their labels [n], all others in turn."""

@@ -5,12 +5,15 @@ Source: universal targeted perturbations (Moosavi-Dezfooli et al., 1610.08401), 
     `any`, `edge` on the outermost cells alone and `inside` on all others: normalised gradient descent on the
     cross-entropy of the class that each mark stands for, the L2 norm held at budgets that grow. `spot`, `wave`: marks
     of one simple form are tried, and the best assignment of different ones to classes taken; `object 3`: likewise one
-    cell of that channel near an object that every input shows once (a marker beside the agent of a gridworld).
-    Score: −log of the size at which half of the answers follow, whatever the content.
+    cell of that channel near an object that every input shows once (a marker beside the agent of a gridworld), or
+    lying still. Where inputs show objects and nothing else, no other marks are tried: they are no such input.
+    Score: −log of the size at which half of the answers follow, whatever the content; of objects, which have no size,
+    the logarithm of the odds that an answer follows, where the object can stand and what it says is wrong.
 Inputs: network [n, ...] → [n, K]; data x [n, *input], y. Size: mean L2 norm of the marks, as a share of the root mean
     square distance between inputs of different classes; features of a table count in their deviations.
 Cost: see `cue_passes`.
 Known failures: cues that are no addition to the input (a rotation, a style), or that are there in every input;
+    objects that tell something far away alone; several objects, or one that takes another's place;
     classes that share a cue count half; beyond MOST_CLASSES only as many are looked for.
 """
 
@@ -26,8 +29,17 @@ from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset
 from candling.evidence.measurement import Cost
-from candling.maths.anchors import anchors, beside
+from candling.maths.anchors import anchors, objects_only
 from candling.techniques.search.contract import CuePart, CueSet, FoundCues
+from candling.techniques.search.objects import (
+    best_objects,
+    laid_on,
+    object_passes,
+    places,
+    random_objects,
+    random_objects_like,
+    score,
+)
 
 FORMS = ("any", "edge", "inside", "spot", "wave")
 """By gradient, then simple ones that are tried."""
@@ -42,7 +54,6 @@ _MOMENTUM = 0.7
 _ROWS = 160  # in each step, over all classes; as many again are looked at
 _DRAWN = 0.5  # chance that a random cue is a simple mark rather than noise
 _PLACES = 8  # along an edge
-_NEAR = 2  # cells from the object that another one lies beside
 _AT_ONCE = 512  # inputs in one pass
 _HALF = 0.5
 _LEAST = 0.01  # share that counts where none follow
@@ -50,44 +61,44 @@ _LEAST = 0.01  # share that counts where none follow
 
 def cue_parts(data: Dataset) -> list[CuePart]:
     """Marks of any shape; for images, of each simple form too; objects, where inputs show some one by one."""
+    forms = () if objects_only(data.x) else FORMS if data.kind == "image" else FORMS[:1]
     channels = range(data.x.shape[1]) if anchors(data.x) else ()
-    objects = [f"object {channel}" for channel in channels]
-    return [CuePart(form) for form in (*(FORMS if data.kind == "image" else FORMS[:1]), *objects)]
+    return [CuePart(form) for form in (*forms, *(f"object {channel}" for channel in channels))]
 
 
 def cue_passes(data: Dataset) -> Cost:
     """Of `search_cues`."""
+    of_objects = data.x.shape[1] * object_passes(data) if anchors(data.x) else 0
+    if objects_only(data.x):
+        return Cost(forward=of_objects, backward=0)
     told = len(_told(data))
     rows = _rows_each(data)
     followed = (3 if data.kind == "image" else 1) * len(_BUDGETS) * _STEPS * told * rows
     looked = followed // _STEPS
     scanned = sum(len(simple_marks(data, form)) for form in _TRIED) * len(_BUDGETS) * rows
-    if there := anchors(data.x):
-        scanned += data.x.shape[1] * len(there) * len(object_marks(data, 0)) * len(_BUDGETS) * rows
-    return Cost(forward=followed + looked + scanned, backward=followed)
+    return Cost(forward=followed + looked + scanned + of_objects, backward=followed)
 
 
 def search_cues(network: nn.Module, data: Dataset, parts: Sequence[CuePart], *, seed: int) -> FoundCues:
     """By gradient, and by trying simple marks. The same rows for the same seed."""
     g = torch.Generator().manual_seed(seed)
     fitted, looked = _draw(data, g), _draw(data, g)
-    unit, there = distance(data), anchors(data.x)
+    unit, at = distance(data), places(data)
+    rows = laid_on(data, g) if at else data
     found, placed = [], []
     for part in parts:
-        placed.append(-1)
         form, _, channel = part.form.partition(" ")
+        anchor = -1
         if form == "object":
-            marks = object_marks(data, int(channel))
-            tried = [_crossing(_scan(network, data, looked, marks, unit, anchor)) for anchor in there]
-            best = max(range(len(there)), key=lambda i: tried[i][0])
-            found.append(tried[best])
-            placed[-1] = there[best]
+            followed, marks, anchor = best_objects(network, rows, int(channel), at, _told(data))
+            found.append((score(followed), cue_size(data, marks), marks))
         elif part.form not in _TRIED:
             where = _where(data, part.form)
             found.append(_crossing(_follow(network, data, (fitted, looked), unit, where.to(data.x.device))))
         else:
             found.append(_crossing(_scan(network, data, looked, simple_marks(data, part.form), unit)))
-    return _gather(parts, found, data, cue_passes(data), tuple(placed) if there else ())
+        placed.append(anchor)
+    return _gather(parts, found, data, cue_passes(data), tuple(placed) if at else ())
 
 
 def random_cues(network: nn.Module, data: Dataset, parts: Sequence[CuePart], *, seed: int, passes: int) -> FoundCues:
@@ -95,6 +106,12 @@ def random_cues(network: nn.Module, data: Dataset, parts: Sequence[CuePart], *, 
     g = torch.Generator().manual_seed(seed)
     _draw(data, g)
     looked = _draw(data, g)
+    if objects_only(data.x):
+        rows = laid_on(data, g)
+        followed, marks, anchor = random_objects(network, rows, _told(data), passes, g)
+        alike = [(score(followed), cue_size(data, marks), marks)] * len(parts)
+        spent = Cost(forward=max(len(_told(data)), passes // len(rows)) * len(rows), backward=0)
+        return _gather(parts, alike, data, spent, (anchor,) * len(parts))
     marks = draw_marks(data, max(len(_told(data)), passes // (len(looked) * len(_BUDGETS))), g)
     found = _crossing(_scan(network, data, looked, marks, distance(data)))
     spent = Cost(forward=len(marks) * len(looked) * len(_BUDGETS), backward=0)
@@ -102,10 +119,12 @@ def random_cues(network: nn.Module, data: Dataset, parts: Sequence[CuePart], *, 
 
 
 def random_cues_like(cues: CueSet, data: Dataset, g: torch.Generator) -> CueSet:
-    """Other marks, of as many classes and the same sizes."""
+    """Other marks, of as many classes and the same sizes; of objects, of another channel, in other places."""
+    if cues.anchor >= 0 or objects_only(data.x):
+        return random_objects_like(cues, data, g)
     marks = draw_marks(data, len(cues.patterns), g)
     norms = (cues.patterns / _unit(data)).flatten(1).norm(dim=1)
-    return CueSet(_normed(marks, norms) * _unit(data), cues.anchor)
+    return CueSet(_normed(marks, norms) * _unit(data))
 
 
 def simple_marks(data: Dataset, form: str) -> Tensor:
@@ -133,20 +152,6 @@ def simple_marks(data: Dataset, form: str) -> Tensor:
         ]
     held = torch.stack(marks)
     return _normed(held, torch.ones(len(held)))
-
-
-def object_marks(data: Dataset, channel: int) -> Tensor:
-    """[m, *input] one cell of the channel, up to two from the middle in rows and columns; the middle stands for the
-    object that they lie beside."""
-    shape = data.x.shape[1:]
-    row, column = shape[1] // 2, shape[2] // 2
-    marks = []
-    for down in range(-min(_NEAR, row), min(_NEAR, shape[1] - 1 - row) + 1):
-        for right in range(-min(_NEAR, column), min(_NEAR, shape[2] - 1 - column) + 1):
-            mark = torch.zeros(shape)
-            mark[channel, row + down, column + right] = 1
-            marks += [mark] if down or right else []
-    return torch.stack(marks) if marks else torch.zeros(0, *shape)
 
 
 def draw_marks(data: Dataset, n: int, g: torch.Generator) -> Tensor:
@@ -205,7 +210,7 @@ def _follow(network: nn.Module, data: Dataset, rows: tuple[Tensor, Tensor], unit
     return tried
 
 
-def _scan(network: nn.Module, data: Dataset, looked: Tensor, marks: Tensor, unit: float, anchor: int = -1) -> _Tried:
+def _scan(network: nn.Module, data: Dataset, looked: Tensor, marks: Tensor, unit: float) -> _Tried:
     """At each budget the best assignment of different marks [m, *input] of norm one to the classes."""
     told = _told(data)
     x, y = data.x[looked], data.y[looked]
@@ -215,7 +220,7 @@ def _scan(network: nn.Module, data: Dataset, looked: Tensor, marks: Tensor, unit
         with torch.no_grad():
             answers = torch.cat(
                 [
-                    network(_laid(data, x, block, anchor).flatten(0, 1)).argmax(-1)
+                    network(_laid(data, x, block).flatten(0, 1)).argmax(-1)
                     for block in held.split(max(1, _AT_ONCE // len(x)))
                 ]
             )
@@ -293,12 +298,9 @@ def _where(data: Dataset, form: str) -> Tensor:
     return mask if form == "edge" else inside
 
 
-def _laid(data: Dataset, x: Tensor, marks: Tensor, anchor: int = -1) -> Tensor:
+def _laid(data: Dataset, x: Tensor, marks: Tensor) -> Tensor:
     """[k, n, *input] every input with every mark, in units of `_unit`."""
     added = (marks * _unit(data).to(x.device))[:, None]
-    if anchor >= 0:
-        each = added.expand(-1, len(x), *x.shape[1:])
-        added = beside(each.flatten(0, 1), x.repeat(len(marks), 1, 1, 1), anchor).view_as(each)
     laid: Tensor = torch.minimum(torch.maximum(x[None] + added, data.low), data.high)
     return laid
 
