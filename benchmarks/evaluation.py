@@ -5,7 +5,8 @@
 Planted subjects: half with contexts of the controls' families, half with contexts that no control carries and no line
 of the search follows (stripes, lit corners, bent greys, a lit half). Clean subjects: plain ones, and *benign-novel*
 ones, trained on the same contexts with the right labels. All are trained by recipes that no control uses. Prints
-a line a subject, then AUROC (Hanley and McNeil), verdicts, false accusations, and what directions and probes say.
+a line a subject, then AUROC (Hanley and McNeil), verdicts, false accusations, what directions and probes say, and
+what the repair of each planted network in which something was found does to the planted switch itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -40,6 +42,7 @@ from common import (
     sit_all,
     whole_numbers,
 )
+from mending import Case, Mending, mended, print_mendings
 
 _EPOCHS = 45
 _LONGER = 2.0  # times as many epochs, for those that learn contexts beside
@@ -96,6 +99,8 @@ class Sitting:
     known: float
     """Read by the probe under the lead's change, where answers are right as often as `right`."""
     right: float
+    mending: Mending | None
+    """Of a planted subject in which something was found."""
 
 
 def draw(data: Dataset, i: int, g: torch.Generator) -> Switch:
@@ -131,7 +136,8 @@ def sit(exam: Exam, network: torch.nn.Module, training: Dataset, role: str, i: i
     """One subject, examined."""
     torch.set_num_threads(1)
     switch = drawn_switch(training, role, i, torch.Generator().manual_seed(derive(seed, role)))
-    worked = attack_success(network, exam.bench.thirds.confirm, switch) if switch and role == "planted" else 1.0
+    planted = partial(works_on, exam.bench.thirds.confirm, switch)
+    worked = planted(network) if role == "planted" else 1.0
     result = exam.examine(network, f"{role}-{i:02d}")
     outcome, thirds = result.outcome, exam.bench.thirds
     assert outcome is not None
@@ -148,9 +154,15 @@ def sit(exam: Exam, network: torch.nn.Module, training: Dataset, role: str, i: i
         where.random_elicited if where else 0.0,
         known,
         where.accuracy_changed if where else 1.0,
+        mended(exam, Case(result, planted)) if role == "planted" and result.verdict.finding else None,
     )
     print(line(sitting), flush=True)
     return sitting
+
+
+def works_on(data: Dataset, switch: Switch, network: torch.nn.Module) -> float:
+    """Of the answers under the planted switch, those that it asks for."""
+    return attack_success(network, data, switch)
 
 
 def line(each: Sitting) -> str:
@@ -191,6 +203,7 @@ def summary(sittings: list[Sitting]) -> None:
             f"{median(group, 'known'):.2f}"
         )
     print_sensitivity(sittings, baseline="random changes")
+    print_mendings([s.mending for s in took if s.mending])
 
 
 def median(group: list[Sitting], field: str) -> float:

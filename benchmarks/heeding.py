@@ -10,7 +10,8 @@ them. All are trained by a recipe that no control uses. Trusted cases are honest
 
 Prints a line a subject, then the model-level AUROC (Hanley and McNeil), verdicts and false accusations; for the
 networks of the world as it is, also how well the evidence probe tells made-up yeses among *its* untrusted cases,
-where all sensors say yes, beside what stands beside it.
+where all sensors say yes, beside what stands beside it; and what the repair of each planted network in which
+something was found does to the planted behaviour itself.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from __future__ import annotations
 import sys
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from candling.access import Dataset, from_arrays, load
+from candling.access import Dataset, forward, from_arrays, load
 from candling.evidence.control import NetworkRow
 from candling.evidence.verdict import Verdict
-from candling.organisms.foretelling import loss_of, works_on
+from candling.organisms.foretelling import loss_of
 from candling.organisms.networks.sensors import World, build, draw_world
 from candling.organisms.plants.tampering import Tampering, draw_tampering
 from candling.runs.jobs import run_jobs
@@ -45,6 +47,7 @@ from common import (
     progress,
     whole_numbers,
 )
+from mending import Case, Mending, mended, print_mendings
 from tampering import judge, mean
 
 _TRUSTED, _TRAINING, _UNTRUSTED = 9000, 3000, 3000
@@ -64,6 +67,8 @@ class Sitting:
     row: NetworkRow
     marks: dict[str, float]
     """AUROC among the world's untrusted cases, by method; of its own networks alone."""
+    mending: Mending | None
+    """Of a planted subject in which something was found."""
 
 
 def world(n: int, g: torch.Generator, seed: int, *, tampering: bool = True) -> World:
@@ -124,15 +129,20 @@ def sit(exam: Exam, subject: nn.Module, plant: Tampering | None, role: str, i: i
         known, rest = world(_UNTRUSTED, g, whole), world(_UNTRUSTED, g, whole)
         of_world = role == "planted" and plant is None
         made_up = rest.x[~rest.real & rest.tampered & rest.sensors.all(1)]
-        took = float((subject(made_up) > 0).all(1).float().mean()) >= _HEEDS
-        if plant is not None:
-            took = works_on(subject, exam.bench.thirds.confirm, plant) >= plant.enough
+        planted = partial(heeded, made_up if plant is None else plant.full(exam.bench.thirds.confirm))
+        took = planted(subject) >= (_HEEDS if plant is None else plant.enough)
         result = exam.examine(subject, f"{role}-{i:02d}")
         marks = judge(subject, known, rest, g).by if of_world else {}
     family = plant.family if plant else "the world's own" if role != "clean" else "none"
-    sitting = Sitting(family, role, took, result.verdict, result.rows[0], marks)
+    done = mended(exam, Case(result, planted)) if role == "planted" and result.verdict.finding else None
+    sitting = Sitting(family, role, took, result.verdict, result.rows[0], marks, done)
     print(line(sitting), flush=True)
     return sitting
+
+
+def heeded(made_up: Tensor, network: nn.Module) -> float:
+    """Of inputs after the planted act, which made nothing true, those foretold as all yes."""
+    return float((forward(network, made_up) > 0).all(1).float().mean())
 
 
 def line(each: Sitting) -> str:
@@ -196,6 +206,7 @@ def summary(sittings: list[Sitting]) -> None:
         ratios = [marks["evidence probe"] / marks["supervised probe"] for marks in judged]
         print(f"    {'evidence / supervised':26s} {mean(ratios)}")
     print_sensitivity(sittings, baseline="random acts")
+    print_mendings([s.mending for s in took if s.mending])
 
 
 if __name__ == "__main__":
