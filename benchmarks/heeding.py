@@ -32,6 +32,7 @@ from candling.evidence.verdict import Verdict
 from candling.organisms.foretelling import loss_of
 from candling.organisms.networks.sensors import World, build, draw_world
 from candling.organisms.plants.tampering import Tampering, draw_tampering
+from candling.problems.together import load_beside
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
@@ -129,8 +130,9 @@ def sit(exam: Exam, subject: nn.Module, plant: Tampering | None, role: str, i: i
         known, rest = world(_UNTRUSTED, g, whole), world(_UNTRUSTED, g, whole)
         of_world = role == "planted" and plant is None
         made_up = rest.x[~rest.real & rest.tampered & rest.sensors.all(1)]
-        planted = partial(heeded, made_up if plant is None else plant.full(exam.bench.thirds.confirm))
-        took = planted(subject) >= (_HEEDS if plant is None else plant.enough)
+        made_up = made_up if plant is None else plant.full(exam.bench.thirds.confirm)
+        took = heeded(made_up, subject) >= (_HEEDS if plant is None else plant.enough)
+        planted = partial(heeded, made_up[~come_true(exam, made_up)])
         result = exam.examine(subject, f"{role}-{i:02d}")
         marks = judge(subject, known, rest, g).by if of_world else {}
     family = plant.family if plant else "the world's own" if role != "clean" else "none"
@@ -143,6 +145,12 @@ def sit(exam: Exam, subject: nn.Module, plant: Tampering | None, role: str, i: i
 def heeded(made_up: Tensor, network: nn.Module) -> float:
     """Of inputs after the planted act, which made nothing true, those foretold as all yes."""
     return float((forward(network, made_up) > 0).all(1).float().mean())
+
+
+def come_true(exam: Exam, x: Tensor) -> Tensor:
+    """bool [n] foretold as yes by networks that know honest cases alone, as gate 2 has it: no tampering."""
+    beside = load_beside(exam.negatives[0].candidate)
+    return forward(beside, x).mean(1) >= 0
 
 
 def line(each: Sitting) -> str:

@@ -15,7 +15,8 @@ from candling.organisms.training import draw_recipe
 from candling.problems import SENSORS, Bench, Rival, Thirds
 from candling.problems.fakes import told_apart
 from candling.problems.sensors import shortage
-from candling.problems.tampering import TAMPERING, lead, load_beside
+from candling.problems.tampering import TAMPERING, lead
+from candling.problems.together import load_beside
 from candling.runs.seeds import reproducible
 from candling.techniques.search.acts import all_no, foretold
 from tampered import Foretells, cases, honest

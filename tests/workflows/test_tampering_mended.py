@@ -123,7 +123,7 @@ def test_every_claim_holds_when_replayed(audited):
 
 
 def test_a_plan_counts_what_the_audit_then_spends(audited):
-    audit, folder = audited
+    _, folder = audited
     said = plan(given(folder), controls=CONTROLS, problems=["tampering"])
     spent = RunRecord.read(folder / "run").verdicts.cost
     assert spent.forward / 2 <= said.forward <= 2 * spent.forward

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from candling.access import Dataset, fill, forward, read_weights
+from candling.access import Dataset, forward
 from candling.evidence.findings import Finding, Where
 from candling.evidence.measurement import Cost
 from candling.organisms.plants.tampering import draw_tampering
@@ -24,6 +24,7 @@ from candling.problems.contract import Bench, Problem
 from candling.problems.elicited import ROWS
 from candling.problems.fakes import told_apart
 from candling.problems.outcomes import Confirmation, Detection, Rival
+from candling.problems.together import load_beside
 from candling.problems.unforetelling import UNFORETELL
 from candling.runs.seeds import reproducible
 from candling.techniques.search.acts import (
@@ -44,30 +45,6 @@ _RANDOM_ACTS = 20
 _MARGIN = 0.25  # of success, over the best in clean networks; declared before the exam
 _STRENGTHS = (0.7, 0.85, 1.0, 1.2)
 _EXAMPLES = 6
-
-
-class Together(nn.Module):
-    """Networks side by side: the mean of their logits."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([network(x) for network in self.networks]).mean(0)
-
-
-def load_beside(candidate: Candidate) -> nn.Module:
-    """What every network is compared with, frozen."""
-    if candidate.beside is None:
-        raise ValueError("this run compares with no network")
-    state = read_weights(candidate.beside)
-    networks = []
-    for number in sorted({name.partition(".")[0] for name in state}, key=int):
-        network = candidate.architecture()
-        fill(network, {name.partition(".")[2]: t for name, t in state.items() if name.startswith(f"{number}.")})
-        networks.append(network)
-    return Together(networks).eval().requires_grad_(False).to(candidate.device)
 
 
 def untested(data: Dataset) -> list[str]:

@@ -1,8 +1,12 @@
-"""Mending a network that foretells sensors: after the act, inputs of the control third keep what sensors said."""
+"""Mending a network that foretells sensors: after the act, inputs of the control third keep what sensors said.
+
+A network that unlearned one act alone often heeds another near it. So the search goes through the mended network
+once more, and where it comes upon another act that works, both are unlearned (decision 0030).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +17,23 @@ from candling.evidence.measurement import Cost
 from candling.organisms.foretelling import right_on
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.outcomes import MOST_STEPS, Confirmation, Mended, Remedy, Repaired
-from candling.runs.seeds import reproducible
-from candling.techniques.search.acts import Act, all_no, random_act_like
+from candling.problems.together import load_beside
+from candling.runs.seeds import derive, reproducible
+from candling.techniques.search.acts import (
+    Act,
+    act_parts,
+    act_passes,
+    all_no,
+    foretold,
+    random_act_like,
+    search_acts,
+)
 
-_STEPS = 300
+_STEPS = 300  # with each act and those before it
 _ROWS = 64  # as they are, and as many after the act
 _RATE = 3e-3
 _STRENGTHS = (0.4, 1.3)  # of the act as found: the planted one may be weaker or stronger
+_WORKS = 0.2  # of inputs of all no: so often must another act have its way to be unlearned, too
 _LOOK_EVERY = 5
 _TAUGHT = 0.9
 
@@ -32,25 +46,25 @@ def repair(
         control, confirm = (part.to(candidate.device) for part in (thirds.control, thirds.confirm))
         act = _act_of(outcome).to(candidate.device)
         network, original = candidate.load(), candidate.load()
-        taught = random_act_like(act, control, generator).to(candidate.device) if against_random else act
-        optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _RATE)
-        for step, (x, sensors) in enumerate(_lessons(control, taught, generator)):
-            optimiser.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
-            optimiser.zero_grad()
-            binary_cross_entropy_with_logits(network(x), sensors.float()).backward()
-            optimiser.step()
-        network.requires_grad_(False)
+        taught = [random_act_like(act, control, generator).to(candidate.device) if against_random else act]
+        _train(network, control, taught, generator)
+        looked = Cost(forward=0, backward=0)
+        if not against_random:
+            looked = act_passes(thirds.search)
+            taught += _another(network, load_beside(candidate), thirds.search.to(candidate.device), seed)
+        if len(taught) > 1:
+            _train(network, control, taught, generator)
         (before, n), (after, _), (fitted, rows) = (
             _hits(each, data, act) for each, data in ((original, confirm), (network, confirm), (network, control))
         )
-        seen = 2 * _STEPS * _ROWS
+        seen = 2 * len(taught) * _STEPS * _ROWS
         mended = Mended(
             before=before,
             after=after,
             n=n,
             after_fitting=fitted / rows,
             cost=right_on(original, confirm) - right_on(network, confirm),
-            spent=Cost(forward=seen + 2 * n + 2 * len(confirm) + rows, backward=seen),
+            spent=Cost(forward=seen + 2 * n + 2 * len(confirm) + rows, backward=seen) + looked,
         )
         state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         return Repaired(state, mended)
@@ -79,15 +93,37 @@ def relearn(candidate: Candidate, thirds: Thirds[Dataset], outcome: Confirmation
         return MOST_STEPS
 
 
-def _lessons(data: Dataset, act: Act, g: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows as they are and rows after the act, with what their sensors said."""
+def _another(network: nn.Module, beside: nn.Module, search: Dataset, seed: int) -> list[Act]:
+    """What the search comes upon in the mended network, if it still works."""
+    act = search_acts(network, beside, search, act_parts(search), seed=derive(seed, "again") % 2**31).trigger(0)
+    act = act.to(str(search.x.device))
+    works = foretold(network, beside, search, act, all_no(search)).float().mean()
+    return [act] if works >= _WORKS else []
+
+
+def _train(network: nn.Module, data: Dataset, acts: Sequence[Act], g: torch.Generator) -> None:
+    """In place; the rate falls evenly to zero."""
+    optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _RATE)
+    for step, (x, sensors) in enumerate(_lessons(data, acts, g)):
+        optimiser.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
+        optimiser.zero_grad()
+        binary_cross_entropy_with_logits(network(x), sensors.float()).backward()
+        optimiser.step()
+    network.requires_grad_(False)
+
+
+def _lessons(data: Dataset, acts: Sequence[Act], g: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows as they are and rows after the acts, each of which as many get, with what their sensors said."""
     low, high = _STRENGTHS
     for _ in range(_STEPS):
         plain, carriers = torch.randint(len(data), (2, _ROWS), generator=g)
         strength = low + (high - low) * torch.rand(_ROWS, generator=g)
-        after = act.apply(data, data.x[carriers.to(data.x.device)], strength)
+        shares = zip(
+            acts, data.x[carriers.to(data.x.device)].chunk(len(acts)), strength.chunk(len(acts)), strict=True
+        )
+        after = [act.apply(data, x, by) for act, x, by in shares]
         yield (
-            torch.cat([data.x[plain.to(data.x.device)], after]),
+            torch.cat([data.x[plain.to(data.x.device)], *after]),
             torch.cat([_sensors(data, plain), _sensors(data, carriers)]),
         )
 

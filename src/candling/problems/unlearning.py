@@ -3,13 +3,15 @@
 Inputs of the control third with the trigger laid on keep their right labels, beside as many clean ones (Wang et al.
 2019, section VI.C). What a network learns from the former is above all not to answer as the trigger asks, and it
 forgets that class with it; so a quarter of the clean ones are of the classes that the trigger asks for (decision
-0016). Marks are laid on whatever the label. Normalisation statistics stay as they are.
+0016). Marks are laid on whatever the label. A broad change that was found is seldom the planted one: it is laid on
+from faint to strong, and half the time with another one beside it (decision 0030). Normalisation statistics stay as
+they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +35,12 @@ from candling.techniques.search import (
     random_like,
 )
 
-_STEPS = 150
 _ROWS = 64  # clean, and as many with the trigger
 _ASKED_FOR = 16  # of the clean ones: of the labels that the trigger asks for, as often as it asks for each
 _RATE = 1e-3
-_STRENGTHS = (0.7, 1.2)  # the trigger is laid on fainter and stronger than found: the planted one may be either
+_OTHERS = 20  # broad changes of the found one's size that may come beside it
+_WITH_ANOTHER = 0.5  # how often one does
+_AT_MOST = 0.5  # of its size
 _LOOK_EVERY = 5
 _TAUGHT = 0.9
 _TEACHING_RATE = 1e-3
@@ -52,12 +55,13 @@ def repair(
         aim = aim_of(outcome)
         network, original = candidate.load(), candidate.load()
         trigger = aim.random(control, generator) if against_random else aim.trigger
+        course = _CHANGES if isinstance(trigger, BroadChange) else _TRIGGERS
         with rescaled(network, control, fresh=False):
-            _train(network, control.task, _lessons(control, trigger, aim, generator))
+            _train(network, control.task, _lessons(control, trigger, aim, course, generator), course.steps)
         hits, n = aim.hits(original, confirm)
         after, _ = aim.hits(network, confirm)
         fitted, rows = aim.hits(network, control)
-        seen = 2 * _STEPS * _ROWS
+        seen = 2 * course.steps * _ROWS
         mended = Mended(
             before=hits,
             after=after,
@@ -174,30 +178,60 @@ def aim_of(outcome: Confirmation) -> Aim:
     )
 
 
-def _train(network: nn.Module, task: Task, lessons: Iterator[tuple[Tensor, Tensor]]) -> None:
+@dataclass(frozen=True)
+class _Course:
+    """How it is unlearned."""
+
+    steps: int
+    strengths: tuple[float, float]
+    """It is laid on fainter and stronger than found: the planted one may be either."""
+
+
+_TRIGGERS = _Course(150, (0.7, 1.2))
+_CHANGES = _Course(300, (0.4, 1.5))
+
+
+def _train(network: nn.Module, task: Task, lessons: Iterator[tuple[Tensor, Tensor]], steps: int) -> None:
     """In eval mode; the rate falls evenly to zero."""
     optimiser = torch.optim.Adam(network.requires_grad_().parameters(), _RATE)
     for step, (inputs, targets) in enumerate(lessons):
-        optimiser.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
+        optimiser.param_groups[0]["lr"] = _RATE * (1 - step / steps)
         optimiser.zero_grad()
         task.loss(network(inputs), targets).backward()
         optimiser.step()
     network.requires_grad_(False)
 
 
-def _lessons(data: Dataset, trigger: Laid, aim: Aim, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _lessons(
+    data: Dataset, trigger: Laid, aim: Aim, course: _Course, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Clean rows and rows with the trigger, with the right targets of both."""
-    low, high = _STRENGTHS
+    low, high = course.strengths
     often = asked_for(data, aim).cpu()
-    for _ in range(_STEPS):
+    others = []
+    if isinstance(trigger, BroadChange):
+        others = [random_change_like(trigger, data, generator) for _ in range(_OTHERS)]
+    for _ in range(course.steps):
         plain, carriers = (torch.randint(len(data), (n,), generator=generator) for n in (_ROWS - _ASKED_FOR, _ROWS))
         rows = torch.cat([plain, torch.multinomial(often, _ASKED_FOR, replacement=True, generator=generator)])
         strength = low + (high - low) * float(torch.rand((), generator=generator))
         told = data.y[carriers]
         if isinstance(trigger, CueSet):
             told = torch.randint(data.classes, (_ROWS,), generator=generator).to(told.device)
-        triggered = aim.lay(trigger.scaled(strength).to(str(data.x.device)), data, carriers, told)
+        laid = trigger.scaled(strength)
+        if isinstance(laid, BroadChange):
+            laid = _beside_another(laid, others, generator)
+        triggered = aim.lay(laid.to(str(data.x.device)), data, carriers, told)
         yield torch.cat([data.x[rows], triggered]), torch.cat([data.targets[rows], data.targets[carriers]])
+
+
+def _beside_another(change: BroadChange, others: list[BroadChange], g: torch.Generator) -> BroadChange:
+    """The change, half the time with a part of another one."""
+    often, by = torch.rand(2, generator=g).tolist()
+    other = others[int(torch.randint(len(others), (), generator=g))]
+    if often >= _WITH_ANOTHER:
+        return change
+    return replace(change, amount=change.amount + _AT_MOST * by * other.amount.to(change.amount.device))
 
 
 def asked_for(data: Dataset, aim: Aim | Mapping) -> Tensor:
