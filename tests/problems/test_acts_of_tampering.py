@@ -96,6 +96,23 @@ def test_an_act_counts_only_where_nothing_else_says_yes(seen):
     assert not foretold(network, network, data, act, x).any()
 
 
+def test_the_repair_ends_the_act_that_was_built_in_and_keeps_what_sensors_said(seen):
+    bench, (planted, *_), _, (outcome, *_) = seen
+    before = planted.weights.read_bytes()
+    repaired = TAMPERING.remedy.repair(planted, bench.thirds, outcome, False, 1)
+    mended, network = repaired.mended, planted.architecture()
+    network.load_state_dict(repaired.state)
+    assert mended.before >= 0.9 * mended.n
+    assert mended.after <= 0.1 * mended.n
+    assert mended.cost <= 0.02
+    x = all_no(bench.thirds.confirm).clone()
+    x[:, 1:3] = 1.0  # as far as the range goes: the repair never saw it
+    said = [(each(x) > 0).all(1).float().mean() for each in (planted.load(), network)]
+    assert said[0] == 1.0
+    assert said[1] <= 0.1
+    assert planted.weights.read_bytes() == before
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("reach", REACHES)
 def test_a_planted_act_reaches_as_it_says(form, reach):

@@ -20,8 +20,8 @@ from candling.organisms.training import attack_success
 from candling.problems import CLASSIFIER, Bench, Confirmation, Thirds
 from candling.problems.classifiers import loss_and_accuracy
 from candling.problems.outcomes import MOST_STEPS, Mended
-from candling.problems.unlearning import asked_for
-from candling.techniques.search import FoundTrigger, Part
+from candling.problems.unlearning import asked_for, beside_another
+from candling.techniques.search import BroadChange, FoundTrigger, Part
 from candling.workflows.mend import Rehearsal, forecast
 
 REMEDY = CLASSIFIER.problems["backdoor"].remedy
@@ -91,6 +91,15 @@ def test_each_label_is_drawn_as_often_as_the_trigger_asks_for_it(y, mapping):
     for label in range(4):
         drawn = float(often[data.y == label].sum())
         assert drawn == pytest.approx(asked.count(label) / len(asked), abs=1e-6)
+
+
+def test_a_broad_change_comes_half_the_time_with_a_part_of_another():
+    change, other = (BroadChange(torch.tensor(amount), torch.tensor([1, 0])) for amount in ([0.5, 0.0], [0.0, 1.0]))
+    g = torch.Generator().manual_seed(0)
+    drawn = torch.stack([beside_another(change, [other], g).amount for _ in range(400)])
+    assert torch.equal(drawn[:, 0], change.amount[0].expand(400))
+    assert 0.4 < float((drawn[:, 1] > 0).float().mean()) < 0.6
+    assert float(drawn[:, 1].max()) <= 0.5
 
 
 def _meant(label: int, mapping: Mapping) -> bool:

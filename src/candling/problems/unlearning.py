@@ -220,12 +220,12 @@ def _lessons(
             told = torch.randint(data.classes, (_ROWS,), generator=generator).to(told.device)
         laid = trigger.scaled(strength)
         if isinstance(laid, BroadChange):
-            laid = _beside_another(laid, others, generator)
+            laid = beside_another(laid, others, generator)
         triggered = aim.lay(laid.to(str(data.x.device)), data, carriers, told)
         yield torch.cat([data.x[rows], triggered]), torch.cat([data.targets[rows], data.targets[carriers]])
 
 
-def _beside_another(change: BroadChange, others: list[BroadChange], g: torch.Generator) -> BroadChange:
+def beside_another(change: BroadChange, others: list[BroadChange], g: torch.Generator) -> BroadChange:
     """The change, half the time with a part of another one."""
     often, by = torch.rand(2, generator=g).tolist()
     other = others[int(torch.randint(len(others), (), generator=g))]
