@@ -162,7 +162,7 @@ def _untrusted(model: Model, trusted: Dataset, arrays: dict[str, np.ndarray], se
         bank = teach_bank(bench)
         print(f"controls with lessons: {time.monotonic() - start:.0f} s wall")
         for name, last in (("with the square", hot), ("turned by 30°", torch.from_numpy(turned).clamp(-1, 1))):
-            judged = judge_untrusted(bench, subject, torch.cat([x[:950], last]), lambda _: bank)
+            judged = judge_untrusted(bench, subject, torch.cat([x[:950], last]), bank=lambda _: bank)
             found = judged.flagged
             print(f"50 images {name} among 1000: {found.flagged} flagged, {found.by_confidence} by confidence too")
             for group in judged.groups:

@@ -42,7 +42,7 @@ def main() -> None:
             subject, _ = bench.store(model.module.state_dict())
             bank = bank or teach_bank(bench)
             for what, (changed, usual) in sets.items():
-                judged = judge_untrusted(bench, subject, torch.cat([changed, usual]), lambda _, bank=bank: bank)
+                judged = judge_untrusted(bench, subject, torch.cat([changed, usual]), bank=lambda _, bank=bank: bank)
                 flagged = judged.flagged
                 print(f"{name} network, {what}: {flagged.flagged} flagged, {flagged.by_confidence} by confidence too")
                 for group in judged.groups:
