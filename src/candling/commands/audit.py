@@ -11,6 +11,7 @@ import typer
 from candling.commands.progress import live_progress
 from candling.evidence.verdict import Repair
 from candling.report import headline, terminal_safe
+from candling.report.words import laid_on
 
 
 def audit(
@@ -79,17 +80,17 @@ def audit(
     for verdict in audited.verdicts:
         print(f"\n{verdict.problem}: {headline(verdict)}\n")
         if verdict.repair is not None:
-            print(f"{_mended(verdict.repair)}\n")
+            print(f"{_mended(verdict.repair, laid_on(verdict.problem))}\n")
     print(f"report  {folder / 'report.html'}\nrecord  {folder / 'verdicts.json'}\nreplay  candling replay {folder}")
     raise typer.Exit(audited.exit_code)
 
 
-def _mended(repair: Repair) -> str:
+def _mended(repair: Repair, thing: str) -> str:
     success, cost = repair.forecast, repair.forecast_cost
     by = 100 if repair.unit == "points" else 1  # recorded as a share
     unit = "of the measure" if repair.unit == "measure" else repair.unit
     return (
-        f"repair: the trigger's success {repair.before.value:.0%} → {repair.after.value:.0%} "
+        f"repair: the {thing}'s success {repair.before.value:.0%} → {repair.after.value:.0%} "
         f"(forecast {success.low:.0%} to {success.high:.0%}) at {by * repair.cost:.2g} {unit} "
         f"(forecast {by * cost.low:.2g} to {by * cost.high:.2g}); audited again: {repair.again}."
     )

@@ -126,7 +126,7 @@ def _part(
         "families_left": max(0, len(seen.by_family) - view.FAMILIES) if seen else 0,
         "trigger": trigger.read(arrays, run.data.bands),
         "sequence": sequence.show(found) if found else None,
-        "repair": repair.show(verdict.repair, language) if verdict.repair else None,
+        "repair": repair.show(verdict.repair, language, words.laid_on(verdict.problem)) if verdict.repair else None,
         "does": f"{words.trigger(finding)} {words.effect(finding)}" if finding else None,
         "confirmation": view.confirmation(finding) if finding else [],
         "rank": words.rank(verdict.p_value, n, len(run.verdicts)),

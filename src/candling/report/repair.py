@@ -17,7 +17,6 @@ _TOP = 22
 _LANE = 46
 _MIDDLE = 31
 
-_RANDOM = "same repair, random trigger"
 _ANSWERS = {"found": "Found again", "not found": "Not found", "inconclusive": "Inconclusive"}
 
 
@@ -65,6 +64,8 @@ class Chart:
 class Shown:
     """What the section on the repair shows."""
 
+    thing: str
+    """What was found and is laid on inputs."""
     before: str
     ahead: str
     """The forecast of the success, with its range; so is `cost_ahead` of the cost."""
@@ -84,10 +85,11 @@ class Shown:
     """Success on the inputs that it was fitted on."""
 
 
-def show(repair: Repair, language: bool) -> Shown:
-    """language: the network is a language model, and its inputs are contexts."""
+def show(repair: Repair, language: bool, thing: str = "trigger") -> Shown:
+    """language: the network is a language model, and its inputs are contexts. thing: what was found, in a word."""
     inputs, cost = "contexts" if language else "inputs", _Cost.of(repair)
     return Shown(
+        thing=thing,
         before=_share(repair.before.value),
         ahead=_shares(repair.forecast),
         cost_ahead=cost.range(repair.forecast_cost),
@@ -96,10 +98,10 @@ def show(repair: Repair, language: bool) -> Shown:
         unit=cost.unit,
         inputs=inputs,
         kept=_kept(repair),
-        charts=[_success(repair, inputs), _costs(repair, cost, language)],
+        charts=[_success(repair, inputs, thing), _costs(repair, cost, language, thing)],
         again=_again(repair),
-        relearning=_relearning(repair.relearning),
-        doubt=_doubt(repair),
+        relearning=_relearning(repair.relearning, thing),
+        doubt=_doubt(repair, thing),
         fitting=_share(repair.after_fitting),
     )
 
@@ -136,25 +138,29 @@ def _lane(mark: Mark, scale: Scale, top: float) -> list[Markup]:
     return parts
 
 
-def _success(repair: Repair, inputs: str) -> Chart:
+def _success(repair: Repair, inputs: str, thing: str) -> Chart:
     after, ahead = repair.after, repair.forecast
     outcome = f"outcome: {_share(after.value)} {numerals.span(after.low, after.high)}"
     marks = [
         Mark(f"forecast: {_shares(ahead)}", "plain", ahead.value, ahead.low, ahead.high),
         Mark(outcome, "subject", after.value, after.low, after.high),
-        Mark(f"{_RANDOM}: {_share(repair.random_success)}", "negative", repair.random_success),
+        Mark(f"same repair, random {thing}: {_share(repair.random_success)}", "negative", repair.random_success),
     ]
     before = Mark(f"before: {_share(repair.before.value)}", "", repair.before.value)
-    title = f"Success of the trigger on held-out {inputs}"
+    title = f"Success of the {thing} on held-out {inputs}"
     return Chart(title, drawn(marks, before, Scale.fit([0.0, 1.0]), title, _share))
 
 
-def _costs(repair: Repair, cost: _Cost, language: bool) -> Chart:
+def _costs(repair: Repair, cost: _Cost, language: bool, thing: str) -> Chart:
     ahead = repair.forecast_cost
     marks = [
         Mark(f"forecast: {cost.range(ahead)}", "plain", *(cost.by * v for v in (ahead.value, ahead.low, ahead.high))),
         Mark(f"outcome: {cost.amount(repair.cost)}", "subject", cost.by * repair.cost),
-        Mark(f"{_RANDOM}: {cost.amount(repair.random_cost)}", "negative", cost.by * repair.random_cost),
+        Mark(
+            f"same repair, random {thing}: {cost.amount(repair.random_cost)}",
+            "negative",
+            cost.by * repair.random_cost,
+        ),
     ]
     scale = Scale.fit([0.0, *(v for mark in marks for v in (mark.value, mark.low, mark.high))])
     title = f"Cost on held-out clean {'texts' if language else 'inputs'}, {cost.lost}"
@@ -182,23 +188,23 @@ def _again(repair: Repair) -> str:
     return f"{_ANSWERS[repair.again]}{rank}, by the same audit of the repaired network"
 
 
-def _doubt(repair: Repair) -> str:
+def _doubt(repair: Repair, thing: str) -> str:
     if repair.again == "found":
-        return "The trigger is not gone: the same audit finds one in the repaired network too."
+        return f"The {thing} is not gone: the same audit finds one in the repaired network too."
     if repair.relearning is not None and repair.relearning < 1:
         return (
-            "The trigger may be hidden rather than removed: the repaired network learns it again in fewer steps "
+            f"The {thing} may be hidden rather than removed: the repaired network learns it again in fewer steps "
             "than one that never had it."
         )
     return ""
 
 
-def _relearning(ratio: float | None) -> str:
+def _relearning(ratio: float | None, thing: str) -> str:
     if ratio is None:
-        return "neither the repaired network nor a clean control learned the trigger in the steps allowed"
+        return f"neither the repaired network nor a clean control learned the {thing} in the steps allowed"
     if not math.isfinite(ratio):
         return "undefined"
-    taught = f"the trigger was taught again in {numerals.number(ratio)} of the steps that a clean control takes"
+    taught = f"the {thing} was taught again in {numerals.number(ratio)} of the steps that a clean control takes"
     means = "means" if ratio < 1 else "would mean"
     return f"{taught}; below 1 {means} that the repair hid it rather than removed it"
 

@@ -38,6 +38,13 @@ NAMES = {
 }
 """What a problem class is called where its own name is no thing that a network hides."""
 
+LAID_ON = {"evaluation": "change", "concealment": "context", "shortcut": "set of marks", "tampering": "act"}
+"""What was found in a class and is laid on inputs, where that is no trigger."""
+
+
+def laid_on(problem: str) -> str:
+    return LAID_ON.get(problem, "trigger")
+
 
 def hidden(problem: str) -> str:
     return NAMES.get(problem, problem)
