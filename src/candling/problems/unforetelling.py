@@ -145,7 +145,10 @@ def _sensors(data: Dataset, rows: Tensor) -> Tensor:
 
 
 UNFORETELL = Remedy(
-    method="fine-tuning on the control third with the recovered act laid on and what the sensors said kept",
+    method=(
+        "fine-tuning on the control third with the recovered act laid on and what the sensors said kept, and so for "
+        "an act that the search then finds in the mended network"
+    ),
     unit="points",
     repair=repair,
     relearn=relearn,
