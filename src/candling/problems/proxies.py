@@ -97,7 +97,8 @@ def _object(marks: Tensor, channel: str, anchor: int) -> Named:
 
 def by_side(named: Named, bearings: Bearings) -> Named:
     """An object that does the same anywhere on a side."""
-    words = f"an object in channel {bearings.channel}, by the side of what channel {bearings.anchor} shows it is on"
+    side_of = f"by the side of channel {bearings.anchor}'s object on which it stands"
+    words = f"an object in channel {bearings.channel}, {side_of}"
     said = [f"class {label}: {side(way)}" for label, way in enumerate(bearings.ways) if way.any()]
     return replace(
         named, kind="side", words=words, where="; ".join(said[:_SAID]) + (" …" if len(said) > _SAID else "")
