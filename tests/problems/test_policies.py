@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from candling.access import Architecture, Dataset, forward, from_arrays, split
+from candling.evidence.measurement import Cost
 from candling.organisms.networks.gridworld import ACTIONS, SIDE, Levels, draw_levels
 from candling.problems import CLASSIFIER, Bench, Thirds
 from candling.problems.foreseeing import foresee, share
-from candling.techniques.search import CueSet
+from candling.problems.outcomes import Confirmation
+from candling.problems.unlearning import aim_of
+from candling.techniques.search import CuePart, CueSet
 
 
 class Policy(nn.Module):
@@ -91,3 +94,8 @@ def test_a_move_that_is_as_good_as_the_best_follows_no_mark():
     assert torch.equal(~data.wrong(told), as_good)
     counts = cues.lies(data, told) & ~as_good
     assert share(network, data, cues) == pytest.approx(float(agree[counts].float().mean()))
+    outcome = Confirmation(
+        part=CuePart("object 3"), trigger=cues, size=0.3, hits=0, n=1, random=0.0, random_triggers=0, transfer=0.0,
+        best_in_controls=0.0, cost=Cost(forward=0, backward=0),
+    )  # fmt: skip
+    assert aim_of(outcome).hits(network, data) == (int(agree[counts].sum()), int(counts.sum()))

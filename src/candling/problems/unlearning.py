@@ -131,12 +131,14 @@ class Aim:
         return trigger.tell(data, x, told) if isinstance(trigger, CueSet) else trigger.apply(data, x)
 
     def hits(self, network: nn.Module, data: Dataset) -> tuple[int, int]:
-        """On how many rows it has its way, of how many."""
+        """On how many rows it has its way, of how many; of marks, those that count (see `foreseeing.share`)."""
         rows = self.applies(data.y)
         told = self.wanted(data.y[rows], data.classes)
         changed = self.lay(self.trigger.to(str(data.x.device)), data, rows, told)
-        answers = forward(network, changed).argmax(-1)
-        return int(self.follows(answers, data.y[rows], data.classes).sum()), len(answers)
+        followed = self.follows(forward(network, changed).argmax(-1), data.y[rows], data.classes)
+        if isinstance(self.trigger, CueSet):
+            followed = followed[self.trigger.lies(data, told) & data.wrong(told)]
+        return int(followed.sum()), len(followed)
 
 
 def aim_of(outcome: Confirmation) -> Aim:
