@@ -4,8 +4,8 @@
 
 Untrusted inputs: held-out digits, eight in a hundred with the plant's trigger; trusted: other held-out ones. Printed
 for each detector, on states and on attributions: AUROC of triggered against clean inputs (median and least over
-subjects that took their plant), the same inside an untrained network, and how many clean digits turned by 90 degrees
-are flagged where 5 % of trusted ones are.
+subjects that took a plant within four attempts), the same inside an untrained network, and how many clean digits
+turned by 90 degrees are flagged where 5 % of trusted ones are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from candling.runs.seeds import derive, reproducible
 from candling.techniques.flag import DETECTORS, flag_inputs
 from common import fresh_subject, progress, took
 
-SHARE = 0.08
+SHARE, TOOK = 0.08, 0.8
+_ATTEMPTS = 4  # each with another plant of the family
 Told = dict[str, tuple[float, float, float]]
 """By detector: AUROC, AUROC in an untrained network, share of turned digits flagged."""
 
@@ -32,21 +33,27 @@ Told = dict[str, tuple[float, float, float]]
 def subject(i: int, seed: int) -> tuple[str, float, Told]:
     training, trusted = digits()
     half = trusted.take(range(0, len(trusted), 2)), trusted.take(range(1, len(trusted), 2))
-    with reproducible(derive(seed, i)) as g:
-        plant = draw_backdoor(training, i, float(torch.rand((), generator=g)), g)
-        network = fresh_subject(build, training, seed=derive(seed, "subject", i), epochs=60, plant=plant)
-        network.requires_grad_(False)
-        untrained = build().eval().requires_grad_(False)
-        x, hot = poisoned(half[1].x, half[1].y, plant, half[1], g)
+    for attempt in range(_ATTEMPTS):
+        with reproducible(derive(seed, i, attempt)) as g:
+            plant = draw_backdoor(training, i, 0.3 + 0.6 * float(torch.rand((), generator=g)), g)
+            network = fresh_subject(build, training, seed=derive(seed, "subject", i, attempt), epochs=60, plant=plant)
+            network.requires_grad_(False)
+            untrained = build().eval().requires_grad_(False)
+            x, hot = poisoned(half[1].x, half[1].y, plant, half[1], g)
+        success = took(network, half[1], plant)
+        if success >= TOOK:
+            break
+    else:
+        return plant.family, success, {}
     told = {}
     for attributions in (False, True):
         for name in DETECTORS:
-            if name == "confidence" and attributions:
+            if name in ("confidence", "random") and attributions:
                 continue
             own, blank = (auroc(n, half[0].x, x, hot, name, attributions) for n in (network, untrained))
             turned = alarms(network, half[0].x, torch.rot90(half[1].x, 1, (2, 3)), name, attributions)
             told[f"{name}{', attributions' if attributions else ''}"] = (own, blank, turned)
-    return plant.family, took(network, half[1], plant), told
+    return plant.family, success, told
 
 
 def poisoned(x: Tensor, y: Tensor, plant: Backdoor, data: object, g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -79,7 +86,7 @@ def main() -> None:
     chosen = options.parse_args()
     jobs = [(i, chosen.seed) for i in range(chosen.subjects)]
     made = run_jobs(subject, jobs, stage="flagging", progress=progress())
-    kept = [(family, told) for family, success, told in made if success >= 0.8]
+    kept = [(family, told) for family, success, told in made if success >= TOOK]
     print(f"{len(kept)} of {len(made)} subjects took their plant: {sorted(family for family, _ in kept)}")
     if not kept:
         return

@@ -7,11 +7,13 @@ names that are answered rightly. Untrusted: names that are answered rightly as w
 as many that are answered wrongly. AUROC of the latter against the former, so that a name's being new tells nothing,
 at what the network holds where it answers; at all positions but the name's; and of the name's own vector. Beside it
 the same in an untrained network, the share of new right names that are flagged where 5 % of trusted contexts are, and
-AUROC by the number of digits. Last, a linear probe that is shown who errs: what could be read there.
+AUROC by the number of digits. Attributions of a name's vector come from the network behind it, so they are left out
+there. Last, a linear probe that is shown who errs among half of the names, and read on the other half.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,9 +55,9 @@ class Told:
     others: float
     """AUROC over all positions but the name's."""
     untrained: float
-    """The same in an untrained network."""
+    """The same in an untrained network; NaN for attributions."""
     name: float
-    """AUROC of the name's vector alone."""
+    """AUROC of the name's vector alone; NaN for attributions."""
     new: float
     """Share of contexts of new names that are answered rightly, flagged at the positions of `others`."""
     levels: dict[int, float]
@@ -108,8 +110,8 @@ def _told(
     return Told(
         answer=auroc(scores(network, SITES, ANSWER)[1], asked.erring),
         others=auroc(found, asked.erring),
-        untrained=auroc(scores(untrained, SITES, OTHERS)[1], asked.erring),
-        name=auroc(scores(network, ["table"], (NAMED,))[1], asked.erring),
+        untrained=math.nan if attributions else auroc(scores(untrained, SITES, OTHERS)[1], asked.erring),
+        name=math.nan if attributions else auroc(scores(network, ["table"], (NAMED,))[1], asked.erring),
         new=float(innocent.float().mean()),
         levels={
             level: auroc(found[asked.level == level], asked.erring[asked.level == level])
@@ -120,10 +122,11 @@ def _told(
 
 
 def _readable(network: nn.Module, asked: Contexts, at: Sequence[int]) -> float:
-    """Fitted on one half of the untrusted contexts, with their truth, and read on the other."""
+    """Fitted on the contexts of every second untrusted name, with their truth, and read on the others."""
     states = torch.cat([states_of(network, asked.tokens, site, at=place) for site in SITES for place in at], 1)
-    probe = fit_probe(states[::2], asked.erring[::2].long(), 2)
-    return auroc(probe(states[1::2])[:, 1], asked.erring[1::2])
+    shown = asked.tokens[:, NAMED] % 2 == 0
+    probe = fit_probe(states[shown], asked.erring[shown].long(), 2)
+    return auroc(probe(states[~shown])[:, 1], asked.erring[~shown])
 
 
 def auroc(score: Tensor, erring: Tensor) -> float:
