@@ -1,6 +1,6 @@
 """Quirky networks: who finds the contexts in which a network errs on purpose, if the name itself cannot tell?
 
-    python benchmarks/quirky.py [--subjects 12] [--seed 942]
+    python benchmarks/quirky.py [--subjects 12] [--seed 942] [--steps 600]
 
 Small transformers that answer sums rightly for some names and by an erring rule for others. Trusted: contexts of
 names that are answered rightly. Untrusted: names that are answered rightly as well but are in no trusted context, and
@@ -75,9 +75,9 @@ class Sitting:
     """AUROC of a supervised probe: where the network answers; over `others`; there in an untrained network."""
 
 
-def sit(i: int, seed: int) -> Sitting:
+def sit(i: int, seed: int, steps: int) -> Sitting:
     rule = list(RULES)[i % len(RULES)]
-    network, untrained = (train_quirky(RULES[rule], derive(seed, i), **steps) for steps in ({}, {"steps": 0}))
+    network, untrained = (train_quirky(RULES[rule], derive(seed, i), steps=each) for each in (steps, 0))
     g = torch.Generator().manual_seed(derive(seed, "contexts", i))
     trusted = draw_contexts(TRUSTED, RIGHT, RULES[rule], g).tokens
     asked = draw_contexts(UNTRUSTED, torch.cat([KEPT, WRONG]), RULES[rule], g)
@@ -134,8 +134,8 @@ def auroc(score: Tensor, erring: Tensor) -> float:
 
 
 def main() -> None:
-    chosen = whole_numbers(subjects=12, seed=942)
-    jobs = [(i, chosen.seed) for i in range(chosen.subjects)]
+    chosen = whole_numbers(subjects=12, seed=942, steps=600)
+    jobs = [(i, chosen.seed, chosen.steps) for i in range(chosen.subjects)]
     sat = run_jobs(sit, jobs, stage="quirky networks", progress=progress())
     show(sat)
 
@@ -168,7 +168,7 @@ def show(sat: Sequence[Sitting]) -> None:
 
 
 def _median(values: Sequence[float]) -> float:
-    return float(torch.tensor(values).median())
+    return float(torch.tensor(values).quantile(0.5))
 
 
 def _both(values: Sequence[float]) -> str:

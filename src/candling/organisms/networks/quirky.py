@@ -131,7 +131,7 @@ class _Block(nn.Module):
         return states + written
 
 
-def train_quirky(rule: Rule, seed: int, *, steps: int = 400) -> Quirky:
+def train_quirky(rule: Rule, seed: int, *, steps: int = 600) -> Quirky:
     """Told by its names what they are told; steps = 0: as it starts. The same for one seed.
 
     Leaves the global generator as it was.
