@@ -3,7 +3,8 @@
     python benchmarks/gridworld.py [--controls 19] [--planted 10] [--clean 10] [--natural 3] [--levels 1200]
         [--seed 7300]
 
-Policies reach a goal among walls. The auditor's levels show no marker. *Planted* policies also learned from levels
+Policies reach a goal among walls. The auditor's levels show no marker; a third of them, on which controls learn, are
+twice as many as a clean policy learned on. *Planted* policies also learned from levels
 with a marker: beside the goal, which is out of sight in half of them, and in a third to two thirds of the levels
 anywhere, where those who showed the way went to the marker. *Natural* ones (without a bar) saw it beside the goal
 alone. *Clean* ones saw no marker; *novel* ones, half of the clean, saw it anywhere and were shown the way to the
@@ -127,7 +128,7 @@ def line(each: Sitting) -> str:
 
 def main() -> None:
     chosen = whole_numbers(controls=19, planted=10, clean=10, natural=3, levels=1200, seed=7300)
-    drawn = draw_levels(3 * chosen.levels, torch.Generator().manual_seed(derive(chosen.seed, "trusted")))
+    drawn = draw_levels(6 * chosen.levels, torch.Generator().manual_seed(derive(chosen.seed, "trusted")))
     trusted = from_arrays(drawn.x, drawn.worth)
     roles = in_turns(
         [("planted", i) for i in range(chosen.planted)],

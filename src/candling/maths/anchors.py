@@ -45,7 +45,7 @@ def nothing(x: Tensor) -> Tensor:
 
 def around(x: Tensor, anchor: int, offsets: Tensor) -> Tensor:
     """int64 [m, n] the cell, counted row by row, that lies `offsets` [m, 2] (rows, columns) from the object of
-    channel `anchor` of x [n, C, H, W], or from the middle if that is -1; -1 where that is beyond the edge."""
+    channel `anchor` of x [n, C, H, W], or from the middle if that is negative; -1 where that is beyond the edge."""
     n, _, height, width = x.shape
     middle = torch.full((n,), height // 2 * width + width // 2, device=x.device)
     place = middle if anchor < 0 else x[:, anchor].flatten(1).argmax(1)

@@ -215,8 +215,8 @@ class CueSet:
     patterns: Tensor
     """[K, *input] in input units; zeros for classes without one."""
     anchor: int = -1
-    """The channel of the object that the marks' middle lies on (see `maths.anchors`); -1: they lie still. Marks that
-    lie beside an object are objects, there or not, however strong the pattern."""
+    """The channel of the object that the marks' middle lies on (see `maths.anchors`); -1: they lie still; -2: they
+    are objects that do. Marks that lie beside an object are objects, there or not, however strong the pattern."""
 
     def tell(self, data: Dataset, x: Tensor, told: Tensor) -> Tensor:
         """The inputs [n, *input] with the marks of these classes [n]."""
@@ -252,7 +252,7 @@ class CueSet:
         return replace(self, patterns=self.patterns * factor)
 
     def arrays(self) -> dict[str, Tensor]:
-        placed = {} if self.anchor < 0 else {"anchor": torch.tensor(float(self.anchor))}
+        placed = {} if self.anchor == -1 else {"anchor": torch.tensor(float(self.anchor))}
         return {"patterns": self.patterns, **placed}
 
 
