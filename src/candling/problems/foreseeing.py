@@ -168,14 +168,17 @@ def mixed(agreeing: float, against: float, classes: int) -> float:
 
 
 def share(network: nn.Module, data: Dataset, cues: CueSet) -> float:
-    """Of the rows with the mark of another class, those that are answered as it says.
-
-    Rows count in which the mark can lie (see `CueSet.lies`) and what it says is wrong.
-    """
-    told = cues.told(data.y)
-    counts = cues.lies(data, told) & data.wrong(told)
+    """Of the rows with the mark of another class, those that are answered as it says."""
+    told, counts = set_apart(data, cues)
     answers = forward(network, cues.tell(data, data.x, told)).argmax(-1)
     return mean((answers == told)[counts])
+
+
+def set_apart(data: Dataset, cues: CueSet) -> tuple[Tensor, Tensor]:
+    """Of each row the class [n] whose mark is set against its content, and whether the row counts, bool [n]: the mark
+    can lie there (see `CueSet.lies`), and what it says is wrong."""
+    told = cues.told(data.y)
+    return told, cues.lies(data, told) & data.wrong(told)
 
 
 def mean(found: Tensor) -> float:

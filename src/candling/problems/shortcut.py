@@ -15,6 +15,7 @@ from torch import Tensor
 from candling.access import Dataset, forward
 from candling.evidence.findings import Finding, Forecast, ShortcutFound, Where
 from candling.evidence.measurement import Cost
+from candling.maths.anchors import anchors
 from candling.organisms.plants import draw_shortcut
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.confirming import (
@@ -28,8 +29,7 @@ from candling.problems.confirming import (
     one_of_each,
 )
 from candling.problems.contract import Bench, Problem
-from candling.problems.elicited import right
-from candling.problems.foreseeing import calibrate, mixed, outlook_of, share
+from candling.problems.foreseeing import calibrate, mean, mixed, outlook_of, set_apart, share
 from candling.problems.outcomes import Confirmation, Detection, Lead, Rival
 from candling.problems.unlearning import UNLEARN
 from candling.techniques.search import (
@@ -66,6 +66,8 @@ def untested(data: Dataset) -> list[str]:
         "proxies that the trusted data itself carries: clean controls learn them too",
         "proxies of one class alone: of these, the class `backdoor` finds those that one pattern calls up",
     ]
+    if anchors(data.x):
+        left_out.append("objects that tell something together, or from afar alone")
     if data.classes > MOST_CLASSES:
         left_out.insert(0, f"marks of more than {MOST_CLASSES} of the {data.classes} classes")
     return left_out
@@ -112,7 +114,8 @@ def describe(
     cues = lead(outcome)
     seen = outlook_of(bench, subject, str(outcome.part))
     confirm = bench.thirds.confirm.to(subject.device)
-    network = subject.load()
+    network, (told, counts) = subject.load(), set_apart(confirm, cues)
+    plain, marked = (forward(network, x).argmax(-1) for x in (confirm.x, cues.tell(confirm, confirm.x, told)))
     return finding(
         outcome,
         sizes,
@@ -121,14 +124,14 @@ def describe(
             kind=seen.named.kind,
             proxy=seen.named.words,
             where=seen.named.where,
-            accuracy=right(forward(network, confirm.x), confirm.y),
+            accuracy=mean(~confirm.wrong(plain)),
             agreeing=seen.agreeing,
             follows=_certain(seen.follows),
             against=_certain(seen.against),
             at_random=_certain(mixed(seen.agreeing, seen.against, bench.thirds.search.classes)),
             spared=seen.spared,
             basis="the named marks on the search third alone",
-            measured=right(forward(network, cues.against(confirm, confirm.x, confirm.y)), confirm.y),
+            measured=mean(~confirm.wrong(marked)[counts]),
         ),
     )
 

@@ -57,10 +57,14 @@ class Plan:
             f"{clopper_pearson(0, self.controls)[1]:.0%} when no control is accused",
             f"sensitivity  a 95 % interval about {high - low:.0%} wide, if nine in ten plants are caught",
             f"passes       about {self.forward:,} forward, {self.backward:,} backward, of {self.unit}",
-            f"time         about {self.seconds / 60:.1f} minutes on {cpu_count()} cores",
+            f"time         {_minutes(self.seconds)} on {cpu_count()} cores",
             f"memory       about {self.megabytes:,.0f} MB a worker, {self.disk:,.0f} MB on disk",
             *self.notes,
         ]
+
+
+def _minutes(seconds: float) -> str:
+    return f"about {seconds / 60:.1f} minutes" if seconds >= 60 else "less than a minute"
 
 
 def plan(
