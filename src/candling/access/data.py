@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from candling.access.arrays import check_labels, inputs_of, numbers_of
 from candling.access.bands import fit_bands
 from candling.access.checkpoint import raw_bytes
 from candling.access.metric import read_metric
 from candling.access.npz import Array, read_arrays
-from candling.access.numbers import check_labels, inputs_of, numbers_of
 from candling.access.readings import readings
 from candling.access.task import CLASSES, Task, best_actions
 from candling.access.wording import bad_input, shown

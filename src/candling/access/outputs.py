@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from candling.access.arrays import check_labels
 from candling.access.data import Dataset
 from candling.access.modes import undisturbed
-from candling.access.numbers import check_labels
 from candling.access.wording import bad_input, shown
 
 

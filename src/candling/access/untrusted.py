@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from candling.access.arrays import inputs_of, numbers_of
 from candling.access.data import Dataset
 from candling.access.npz import read_arrays
-from candling.access.numbers import inputs_of, numbers_of
 from candling.access.wording import bad_input, shown
 
 
