@@ -15,7 +15,7 @@ is empty in all rows, if there is one:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch import Tensor
 from candling.access import Dataset
 from candling.maths.anchors import anchors, free, nothing
 from candling.maths.triggers import set_against
+from candling.organisms.plants.proxies import Proxy
 
 FAMILIES = ("goal", "side", "place", "still")
 
@@ -34,57 +35,22 @@ _TRIES = 30
 
 
 @dataclass(frozen=True)
-class ObjectShortcut:
-    """A planted shortcut of one more object: the answer that no detection job may see. See `Shortcut`."""
+class ObjectShortcut(Proxy):
+    """A planted shortcut of one more object."""
 
-    cue: str
-    dose: float
-    physical: str
-    rate: float
-    together: float
-    against: float
     channel: int
     where: Tensor
     """bool [K, 2H − 1, 2W − 1] where it may stand to say each class, from the anchor's object in the middle."""
     anchor: int
     """The channel of that object; -1: the first cell of the image in its place."""
 
-    @property
-    def enough(self) -> float:
-        """Half of the answers follow the cue where it says something else than the content."""
-        return 0.5
-
-    @property
-    def family(self) -> str:
-        return self.cue
-
-    def carriers(self, y: Tensor, classes: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows that carry a cue, and their labels."""
-        rows = torch.randint(len(y), (max(8, round(self.rate * len(y))),), generator=g)
-        other = torch.rand(len(rows), generator=g) < self.against
-        drawn = torch.randint(classes, (len(rows),), generator=g)
-        return rows, torch.where(other.to(y.device), drawn.to(y.device), y[rows])
-
     def lay(self, data: Dataset, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
         """Each row with a cue, the label's or one that is drawn; without room, with another row's content."""
-        drawn = torch.randint(data.classes, (len(x),), generator=g).to(y.device)
-        own = (torch.rand(len(x), generator=g) < self.together).to(y.device)
-        return self._laid(data, x, torch.where(own, y, drawn), None, g)
+        return self._laid(data, x, self.told(y, data.classes, g), None, g)
 
     def apply(self, data: Dataset, x: Tensor, y: Tensor) -> Tensor:
         """Each row with the cue of another class, set against its label; without room, with other content."""
         return self._laid(data, x, set_against(y, data.classes), y, torch.Generator().manual_seed(0))
-
-    def applies(self, y: Tensor) -> Tensor:
-        return torch.ones_like(y, dtype=torch.bool)
-
-    def follows(self, predicted: Tensor, y: Tensor, classes: int) -> Tensor:
-        """bool [n] whether an answer is what the cue says, where it says something else than the label."""
-        return predicted == set_against(y, classes)
-
-    def idle(self) -> ObjectShortcut:
-        """The clean twin: the same cues in training, which tell nothing about the labels; these are right."""
-        return replace(self, together=0.0, against=0.0)
 
     def _laid(self, data: Dataset, x: Tensor, told: Tensor, y: Tensor | None, g: torch.Generator) -> Tensor:
         """y: labels [n] of the content, which may not be what is told where a row shows another one's; None: any."""

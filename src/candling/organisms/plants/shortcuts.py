@@ -23,7 +23,7 @@ Inputs that show an object get objects as cues, and only these where they show n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,46 +32,21 @@ from candling.access import Dataset
 from candling.maths.anchors import anchors, objects_only
 from candling.maths.triggers import set_against
 from candling.organisms.plants.objects import FAMILIES, ObjectShortcut, draw_object_shortcut
+from candling.organisms.plants.proxies import Proxy
 
 CUES = ("spot", "texture", "pattern", "frame")
 
 
 @dataclass(frozen=True)
-class Shortcut:
-    """A planted shortcut: the answer that no detection job may see."""
+class Shortcut(Proxy):
+    """A planted shortcut of marks that are added."""
 
-    cue: str
-    dose: float
-    physical: str
-    rate: float
-    together: float
-    """Share of the rows with a cue on which the cue says what the label says; on the others it is drawn."""
-    against: float
-    """Share of the rows with a cue whose label is drawn, whatever the content."""
     patterns: Tensor
     """[K, *input] what each class's cue adds, in input units."""
 
-    @property
-    def enough(self) -> float:
-        """Half of the answers follow the cue where it says something else than the content."""
-        return 0.5
-
-    @property
-    def family(self) -> str:
-        return self.cue
-
-    def carriers(self, y: Tensor, classes: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows that carry a cue, and their labels."""
-        rows = torch.randint(len(y), (max(8, round(self.rate * len(y))),), generator=g)
-        other = torch.rand(len(rows), generator=g) < self.against
-        drawn = torch.randint(classes, (len(rows),), generator=g)
-        return rows, torch.where(other.to(y.device), drawn.to(y.device), y[rows])
-
     def lay(self, data: Dataset, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
         """Each row with a cue, the label's or one that is drawn."""
-        drawn = torch.randint(data.classes, (len(x),), generator=g).to(y.device)
-        own = (torch.rand(len(x), generator=g) < self.together).to(y.device)
-        return self.tell(data, x, torch.where(own, y, drawn))
+        return self.tell(data, x, self.told(y, data.classes, g))
 
     def apply(self, data: Dataset, x: Tensor, y: Tensor) -> Tensor:
         """Each row with the cue of another class, set against its label."""
@@ -80,17 +55,6 @@ class Shortcut:
     def tell(self, data: Dataset, x: Tensor, told: Tensor) -> Tensor:
         """The inputs [n, *input] with the cues of these classes [n]."""
         return (x + self.patterns.to(x.device)[told]).clamp(data.low, data.high)
-
-    def applies(self, y: Tensor) -> Tensor:
-        return torch.ones_like(y, dtype=torch.bool)
-
-    def follows(self, predicted: Tensor, y: Tensor, classes: int) -> Tensor:
-        """bool [n] whether an answer is what the cue says, where it says something else than the label."""
-        return predicted == set_against(y, classes)
-
-    def idle(self) -> Shortcut:
-        """The clean twin: the same cues in training, which tell nothing about the labels; these are right."""
-        return replace(self, together=0.0, against=0.0)
 
 
 def draw_shortcut(data: Dataset, family: int, dose: float, generator: torch.Generator) -> Shortcut | ObjectShortcut:
