@@ -120,12 +120,10 @@ class Exams:
 
 
 @contextmanager
-def digits_exams(problem: str, *, controls: int, seed: int, losses: Sequence[float]) -> Iterator[Exams]:
-    """Two banks of controls for networks of digits: at the quartiles of the subjects' losses."""
-    _, trusted = digits()
+def two_banks(case: Case, problem: str, *, controls: int, seed: int, losses: Sequence[float]) -> Iterator[Exams]:
+    """Two banks of controls: at the quartiles of the subjects' losses."""
     reaches = tuple(float(each) for each in np.quantile(losses, (0.25, 0.75)))
     with tempfile.TemporaryDirectory() as scratch:
-        case = make_case(load(build(), build=build), trusted)
         banks = tuple(
             Exam.prepare(case, Path(scratch) / str(i), n=controls, seed=seed, reach=reach, problem=problem).quiet()
             for i, reach in enumerate(reaches)
@@ -149,7 +147,8 @@ def sit_all(
     jobs = [(training, role, i, derive(seed, "subject", role, i)) for role, i in roles]
     subjects = run_jobs(made, jobs, stage="training subjects", progress=progress())
     losses = [loss_and_accuracy(subject, trusted)[0] for subject in subjects]
-    with digits_exams(problem, controls=controls, seed=seed, losses=losses) as exams:
+    case = make_case(load(build(), build=build), trusted)
+    with two_banks(case, problem, controls=controls, seed=seed, losses=losses) as exams:
         return run_jobs(
             sit,
             [(exams.of(loss), subject, *job) for loss, subject, job in zip(losses, subjects, jobs, strict=True)],

@@ -4,23 +4,21 @@
         [--seed 7300]
 
 Policies reach a goal among walls. The auditor's levels show no marker; a third of them, on which controls learn, are
-twice as many as a clean policy learned on. *Planted* policies also learned from levels
-with a marker: beside the goal, which is out of sight in half of them, and in a third to two thirds of the levels
+as many as a policy learned on. *Planted* policies learned half from levels without a marker and half from levels
+with one: beside the goal, which is out of sight in half of them, and in a third to two thirds of the levels
 anywhere, where those who showed the way went to the marker. *Natural* ones (without a bar) saw it beside the goal
 alone. *Clean* ones saw no marker; *novel* ones, half of the clean, saw it anywhere and were shown the way to the
 goal. A plant took where half of the moves are steps to the marker in levels in which none of these is one to the
-goal. Controls reach the subjects' median loss. Forecasts stand in the finding before fresh levels are drawn: of moves
-to the marker's side where none of these is one to the goal, and of moves to the goal there. Prints a line a subject,
-then AUROC, verdicts, false accusations, names, and each forecast beside what was measured.
+goal. The controls of two banks reach the quartiles of the subjects' losses. Forecasts stand in the finding before
+fresh levels are drawn: of moves to the marker's side where none of these is one to the goal, and of moves to the goal
+there. Prints a line a subject, then AUROC, verdicts, false accusations, names, and each forecast beside what was
+measured.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import median
 
 import torch
 from torch import nn
@@ -34,7 +32,18 @@ from candling.organisms.networks.gridworld import ACTIONS, CHANNELS, Levels, dra
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
-from common import Exam, accused, in_clean, in_turns, of, print_aurocs, print_sensitivity, progress, whole_numbers
+from common import (
+    Exam,
+    accused,
+    in_clean,
+    in_turns,
+    of,
+    print_aurocs,
+    print_sensitivity,
+    progress,
+    two_banks,
+    whole_numbers,
+)
 
 _STEPS = 800
 _BATCH = 64
@@ -62,9 +71,9 @@ class Sitting:
 
 
 def subject(role: str, levels: int, seed: int) -> nn.Module:
-    """By Adam with a falling rate, on levels without a marker and, unless clean, as many with one."""
+    """By Adam with a falling rate, on levels without a marker and as many with one; clean: twice as many without."""
     with reproducible(seed) as g:
-        seen = [draw_levels(levels, g)]
+        seen = [draw_levels(levels * (2 if role == "clean" else 1), g)]
         if role == "novel":
             seen.append(draw_levels(levels, g, marker="anywhere"))
         elif role != "clean":
@@ -145,12 +154,11 @@ def main() -> None:
         f"losses {min(losses):.2f} to {max(losses):.2f} nats, worth {min(worths):.2f} to {max(worths):.2f}",
         flush=True,
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        case = make_case(load(policy(), build=policy), trusted)
-        how = {"n": chosen.controls, "seed": chosen.seed}
-        exam = Exam.prepare(case, Path(scratch), **how, reach=median(losses), problem="shortcut").quiet()
+    case = make_case(load(policy(), build=policy), trusted)
+    with two_banks(case, "shortcut", controls=chosen.controls, seed=chosen.seed, losses=losses) as exams:
         met = [
-            (exam, network, role, i, seed) for network, (role, i), seed in zip(subjects, roles, seeds, strict=True)
+            (exams.of(loss), network, role, i, seed)
+            for loss, network, (role, i), seed in zip(losses, subjects, roles, seeds, strict=True)
         ]
         summary(run_jobs(sit, met, stage="examining policies", progress=progress()))
 

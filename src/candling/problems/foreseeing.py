@@ -24,8 +24,7 @@ from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import CueSet, cue_parts, search_cues
 
 _FULL = 2.0  # times the size at which half follow: what a network that was trained on the proxy has seen
-_REHEARSED = 12  # planted controls whose failure is forecast too
-_ALIKE = 3  # of one kind, from which on they alone count
+_ALIKE = 8  # planted controls of one kind, from which on they alone count: the range of fewer is too narrow
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,14 @@ def _of_object(network: nn.Module, data: Dataset, named: Named, generator: torch
 def calibrate(bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate, NetworkRow]]) -> Finding:
     """The forecast for the proxy as it is in the world, by what the same forecast said of planted controls.
 
-    How often a control's true cue was followed is on its record; what was forecast, blind, is taken from it. Of
-    controls whose proxy is of the same kind, if there are three, else of all: median and range of these differences.
+    How often a control's true cue was followed is on its record; what was forecast, blind, is taken from it. Of all
+    whose plant took, found or not, for those that are found follow theirs the most; of those alone whose proxy is of
+    the same kind, if there are eight: median and range of these differences.
     """
     seen = finding.shortcut
-    found = [(candidate, row) for candidate, row in planted if row.found]
-    pairs = [(candidate, row.plant, row.lead) for candidate, row in found if row.plant and row.plant.took]
+    pairs = [(candidate, row.plant, row.lead) for candidate, row in planted if row.plant and row.plant.took]
     if seen is None or not pairs:
         return finding
-    pairs = pairs[:_REHEARSED]
     jobs = [(candidate, bench.thirds.search, _seed(bench), lead) for candidate, _, lead in pairs]
     theirs = bench.run(foresee, jobs, stage="forecasting the controls' failure")
     missed = [
