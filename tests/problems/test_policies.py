@@ -12,8 +12,9 @@ from candling.access import Architecture, Dataset, forward, from_arrays, split
 from candling.evidence.measurement import Cost
 from candling.organisms.networks.gridworld import ACTIONS, SIDE, Levels, draw_levels
 from candling.problems import CLASSIFIER, Bench, Thirds
-from candling.problems.foreseeing import foresee, share
+from candling.problems.foreseeing import foresee, set_apart, share
 from candling.problems.outcomes import Confirmation
+from candling.problems.shortcut import SHORTCUT
 from candling.problems.unlearning import aim_of
 from candling.techniques.search import CuePart, CueSet
 
@@ -99,3 +100,19 @@ def test_a_move_that_is_as_good_as_the_best_follows_no_mark():
         best_in_controls=0.0, cost=Cost(forward=0, backward=0),
     )  # fmt: skip
     assert aim_of(outcome).hits(network, data) == (int(agree[counts].sum()), int(counts.sum()))
+
+
+def test_a_confirmed_share_is_of_the_rows_that_count(bench):
+    """Its interval would be too narrow if rows counted on which the mark cannot lie, or says nothing wrong."""
+    candidate, _ = bench.store(Policy(3.0).state_dict())
+    confirm = bench.thirds.confirm
+    marks = torch.zeros(4, 4, SIDE, SIDE)
+    for label, (down, right) in enumerate(ACTIONS):
+        marks[label, 3, SIDE // 2 + down, SIDE // 2 + right] = 1
+    cues = CueSet(marks, 1)
+    outcome = SHORTCUT.confirm(candidate, bench.thirds, CuePart("object 3"), cues, [], 0)
+    lead = outcome.trigger
+    told, counts = set_apart(confirm, lead)
+    answers = forward(candidate.load(), lead.tell(confirm, confirm.x, told)).argmax(1)
+    assert 0 < int(counts.sum()) < len(confirm)
+    assert (outcome.hits, outcome.n) == (int((answers == told)[counts].sum()), int(counts.sum()))

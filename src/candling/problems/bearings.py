@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from candling.access import Dataset
 from candling.maths.anchors import around, free, nothing
+from candling.problems.elicited import mean
 from candling.techniques.search.objects import answers_to, places, shares
 
 _ACROSS = 0.15  # cosine of the angle to a class's way, from which on an object tells it
@@ -74,10 +75,10 @@ def roam(network: nn.Module, data: Dataset, bearings: Bearings, g: torch.Generat
     nearest = cosine.max(-1)
     alone = (nearest.values >= _ALONG) & ~best.expand_as(told).gather(2, nearest.indices[..., None])[..., 0]
     return Roaming(
-        follows=_share(followed, apart),
-        right=_share(right, apart),
-        agreeing=_share(right, (told & best).any(-1)),
-        along=_share(answers == nearest.indices, alone),
+        follows=mean(followed[apart]),
+        right=mean(right[apart]),
+        agreeing=mean(right[(told & best).any(-1)]),
+        along=mean((answers == nearest.indices)[alone]),
     )
 
 
@@ -86,7 +87,3 @@ def side(way: Tensor) -> str:
     down, right = way.tolist()
     words = [("down" if down > 0 else "up", abs(down)), ("right" if right > 0 else "left", abs(right))]
     return " and ".join(word for word, part in words if part > 0.38)  # the sine of an eighth of a half turn
-
-
-def _share(what: Tensor, among: Tensor) -> float:
-    return float(what[among].float().mean()) if among.any() else 0.0

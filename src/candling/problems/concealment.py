@@ -22,8 +22,8 @@ from candling.organisms.plants import draw_quirk
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.confirming import MARGIN, before_and_after, detect_by, finding, one_of_each
 from candling.problems.contract import Bench, Problem
-from candling.problems.elicited import first_rows, locate_contrast
-from candling.problems.knowing import Knower, said_and_known, share_of
+from candling.problems.elicited import first_rows, locate_contrast, mean
+from candling.problems.knowing import Knower, said_and_known
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN
 from candling.runs.seeds import reproducible
@@ -83,8 +83,8 @@ def confirm(
             assert isinstance(rival.trigger, Context)
             theirs = rival.trigger.to(device).scaled(min(1.0, size / max(rival.size, 1e-6)))
             other = Knower.of(rival.candidate, search)
-            transfer = max(transfer, share_of(other.concealed(few, context)))
-            own = max(own, share_of(other.concealed(few, theirs)))
+            transfer = max(transfer, mean(other.concealed(few, context)))
+            own = max(own, mean(other.concealed(few, theirs)))
         random = [random_context_like(context, search, generator) for _ in range(_RANDOM_CONTEXTS)]
         hits = knower.concealed(whole, context)
         passes = (1 + len(negatives)) * 8 * len(search) + (_RANDOM_CONTEXTS + 2 * len(negatives)) * len(few)
@@ -94,7 +94,7 @@ def confirm(
             size=size,
             hits=int(hits.sum()),
             n=max(1, len(hits)),
-            random=max(share_of(knower.concealed(few, other)) for other in random),
+            random=max(mean(knower.concealed(few, other)) for other in random),
             random_triggers=_RANDOM_CONTEXTS,
             transfer=transfer,
             best_in_controls=own,

@@ -14,7 +14,7 @@ from candling.evidence.findings import Finding, Where
 from candling.evidence.judge import rate
 from candling.evidence.measurement import Cost
 from candling.problems.candidates import Candidate, Thirds
-from candling.problems.elicited import ROWS, first_rows
+from candling.problems.elicited import ROWS, first_rows, mean
 from candling.problems.outcomes import Confirmation, Detection, Lead, Rival, Searched
 from candling.runs.seeds import reproducible
 
@@ -37,12 +37,15 @@ class Trial:
     """Random changes beside it."""
     most: float
     """Times its own strength that a control's change is brought up to, at most."""
-    share: Callable[[nn.Module, Dataset, Any], float]
-    """(network, data, change) → of the rows, those that are answered as it says"""
+    followed: Callable[[nn.Module, Dataset, Any], Tensor]
+    """(network, data, change) → of the rows that count, whether they are answered as it says, bool [m]"""
     size: Callable[[Dataset, Any], float]
     random_like: Callable[[Any, Dataset, torch.Generator], Any]
     leads: int = 0
     """Foremost leads that one is chosen from; 0 where none is."""
+
+    def share(self, network: nn.Module, data: Dataset, change: Any) -> float:
+        return mean(self.followed(network, data, change))
 
     def work(self, spent: Cost, data: Dataset, negatives: int) -> Cost:
         """Passes of one network through search, baseline at the same passes, and gate 2."""
@@ -87,15 +90,15 @@ def confirm_change(
         whole = thirds.confirm.to(candidate.device)
         change, _ = _strongest(network, clean, search, start)
         random = [trial.random_like(change, thirds.search, generator) for _ in range(trial.random)]
-        transfer, own = clean.best(confirm, change)
+        hits, (transfer, own) = trial.followed(network, whole, change), clean.best(confirm, change)
         passes = len(trial.strengths) * len(search) * (1 + 2 * len(negatives))
         passes += len(confirm) * (2 * len(negatives) + trial.random) + len(whole)
         return Confirmation(
             part=part,
             trigger=change,
             size=trial.size(thirds.search, change),
-            hits=round(trial.share(network, whole, change) * len(whole)),
-            n=len(whole),
+            hits=int(hits.sum()),
+            n=max(1, len(hits)),
             random=max(trial.share(network, confirm, other) for other in random),
             random_triggers=trial.random,
             transfer=transfer,

@@ -27,10 +27,18 @@ class Change(Protocol):
     def follows(self, predicted: Tensor, y: Tensor) -> Tensor: ...
 
 
+def followed(network: nn.Module, data: Dataset, change: Change) -> Tensor:
+    """bool [n] whether rows under the change are answered as it says."""
+    return change.follows(forward(network, change.apply(data, data.x)).argmax(-1), data.y)
+
+
 def share(network: nn.Module, data: Dataset, change: Change) -> float:
-    """Of the rows under the change, those that are answered as it says."""
-    answers = forward(network, change.apply(data, data.x)).argmax(-1)
-    return float(change.follows(answers, data.y).float().mean())
+    return mean(followed(network, data, change))
+
+
+def mean(found: Tensor) -> float:
+    """The share that is true; nothing of none."""
+    return float(found.float().mean()) if len(found) else 0.0
 
 
 def elicited(network: nn.Module, data: Dataset, change: Change, contrast: Contrast) -> float:

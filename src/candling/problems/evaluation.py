@@ -27,7 +27,7 @@ from candling.problems.confirming import (
     one_of_each,
 )
 from candling.problems.contract import Bench, Problem
-from candling.problems.elicited import first_rows, locate_contrast, right, share
+from candling.problems.elicited import first_rows, followed, locate_contrast, right
 from candling.problems.knowing import knowledge
 from candling.problems.outcomes import Confirmation, Detection, Rival
 from candling.problems.unlearning import UNLEARN
@@ -48,7 +48,7 @@ _TRIAL = Trial(
     strengths=(0.5, 0.65, 0.8, 1.0, 1.25),
     random=20,
     most=1.0,
-    share=share,
+    followed=followed,
     size=lambda data, change: float(change_size(data, change.amount[None])),
     random_like=random_change_like,
 )

@@ -18,7 +18,7 @@ from candling.evidence.findings import Finding, Forecast
 from candling.problems.bearings import roam, take_bearings
 from candling.problems.candidates import Candidate
 from candling.problems.contract import Bench
-from candling.problems.elicited import right
+from candling.problems.elicited import mean, right
 from candling.problems.proxies import AS_WELL, Named, by_side, name_marks
 from candling.runs.seeds import derive, reproducible
 from candling.techniques.search import CueSet, cue_parts, search_cues
@@ -63,8 +63,8 @@ def foresee(candidate: Candidate, search: Dataset, seed: int, lead: str) -> Outl
         every = cue_parts(data)
         parts = [part for part in every if str(part) == lead and part.form.startswith("object")] or every
         found = search_cues(network, data, parts, seed=seed)
-        followed = [share(network, data, found.trigger(part)) for part in range(len(found.parts))]
-        named = name_marks(search, found, followed, lead)
+        each = [share(network, data, found.trigger(part)) for part in range(len(found.parts))]
+        named = name_marks(search, found, each, lead)
         if named.kind in ("object", "cell"):
             return _of_object(network, data, named, generator)
         marks = CueSet(named.marks, named.anchor)
@@ -74,7 +74,7 @@ def foresee(candidate: Candidate, search: Dataset, seed: int, lead: str) -> Outl
             named=named,
             plain=right(forward(network, data.x), data.y),
             agreeing=right(forward(network, marks.tell(data, data.x, data.y)), data.y),
-            follows=max([share(network, data, marks.scaled(_FULL)), *followed]),
+            follows=max([share(network, data, marks.scaled(_FULL)), *each]),
             spared=min(1.0, right(faint, data.y) / max(other, 0.01)),
         )
 
@@ -165,11 +165,15 @@ def mixed(agreeing: float, against: float, classes: int) -> float:
     return agreeing / classes + against * (1 - 1 / classes)
 
 
-def share(network: nn.Module, data: Dataset, cues: CueSet) -> float:
-    """Of the rows with the mark of another class, those that are answered as it says."""
+def followed(network: nn.Module, data: Dataset, cues: CueSet) -> Tensor:
+    """bool [m] whether rows with the mark of another class, those that count, are answered as it says."""
     told, counts = set_apart(data, cues)
     answers = forward(network, cues.tell(data, data.x, told)).argmax(-1)
-    return mean((answers == told)[counts])
+    return (answers == told)[counts]
+
+
+def share(network: nn.Module, data: Dataset, cues: CueSet) -> float:
+    return mean(followed(network, data, cues))
 
 
 def set_apart(data: Dataset, cues: CueSet) -> tuple[Tensor, Tensor]:
@@ -177,8 +181,3 @@ def set_apart(data: Dataset, cues: CueSet) -> tuple[Tensor, Tensor]:
     can lie there (see `CueSet.lies`), and what it says is wrong."""
     told = cues.told(data.y)
     return told, cues.lies(data, told) & data.wrong(told)
-
-
-def mean(found: Tensor) -> float:
-    """The share that is true; nothing of none."""
-    return float(found.float().mean()) if len(found) else 0.0

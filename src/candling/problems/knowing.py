@@ -12,7 +12,7 @@ from candling.access.hidden import hidden_sites
 from candling.evidence.findings import ConcealmentFound
 from candling.maths.probes import fit_probe
 from candling.problems.candidates import Candidate, Thirds
-from candling.problems.elicited import SITES, right
+from candling.problems.elicited import SITES, mean, right
 from candling.runs.seeds import reproducible
 from candling.techniques.read import Reader
 from candling.techniques.search import BroadChange, Context
@@ -34,7 +34,7 @@ class Knower:
     def chosen(self, context: Context) -> tuple[str, float]:
         """The site that reads most of what is concealed there, on rows that no probe was taught on."""
         lies, read = self._there(self.rest, context)
-        return max(((site, share_of(lies & each)) for site, each in read.items()), key=lambda pair: pair[1])
+        return max(((site, mean(lies & each)) for site, each in read.items()), key=lambda pair: pair[1])
 
     def concealed(self, data: Dataset, context: Context) -> Tensor:
         """bool [m], of the rows that the context says are lied about: the answer is the other one, and the probe of
@@ -53,11 +53,6 @@ class Knower:
     @property
     def sites(self) -> list[str]:
         return list(self.reader.probes)
-
-
-def share_of(rows: Tensor) -> float:
-    """Of rows marked true; 0 of none."""
-    return float(rows.float().mean()) if len(rows) else 0.0
 
 
 def said_and_known(candidate: Candidate, thirds: Thirds[Dataset], context: Context) -> ConcealmentFound:

@@ -29,7 +29,8 @@ from candling.problems.confirming import (
     one_of_each,
 )
 from candling.problems.contract import Bench, Problem
-from candling.problems.foreseeing import calibrate, mean, mixed, outlook_of, set_apart, share
+from candling.problems.elicited import mean
+from candling.problems.foreseeing import calibrate, followed, mixed, outlook_of, set_apart
 from candling.problems.outcomes import Confirmation, Detection, Lead, Rival
 from candling.problems.unlearning import UNLEARN
 from candling.techniques.search import (
@@ -53,7 +54,7 @@ _TRIAL = Trial(
     strengths=(0.8, 1.0, 1.25, 1.5, 2.0),
     random=20,
     most=2.0,
-    share=share,
+    followed=followed,
     size=_size,
     random_like=random_cues_like,
     leads=3,

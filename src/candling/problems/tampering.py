@@ -81,15 +81,15 @@ def confirm(
     """The lead's act, its strength chosen on the search third, put to the test on the confirm third."""
     beside, search = load_beside(candidate), thirds.search
 
-    def share(network: nn.Module, data: Dataset, act: Act) -> float:
-        return float(foretold(network, beside, data, act, data.x).float().mean())
+    def followed(network: nn.Module, data: Dataset, act: Act) -> Tensor:
+        return foretold(network, beside, data, act, data.x)
 
     trial = Trial(
         change=Act,
         strengths=_STRENGTHS,
         random=_RANDOM_ACTS,
         most=1.0,
-        share=share,
+        followed=followed,
         size=lambda _, act: act_size(search, act),
         random_like=lambda act, _, g: random_act_like(act, search, g),
     )

@@ -131,7 +131,7 @@ class Aim:
         return trigger.tell(data, x, told) if isinstance(trigger, CueSet) else trigger.apply(data, x)
 
     def hits(self, network: nn.Module, data: Dataset) -> tuple[int, int]:
-        """On how many rows it has its way, of how many; of marks, those that count (see `foreseeing.share`)."""
+        """On how many rows it has its way, of how many; of marks, those that count (see `foreseeing.followed`)."""
         rows = self.applies(data.y)
         told = self.wanted(data.y[rows], data.classes)
         changed = self.lay(self.trigger.to(str(data.x.device)), data, rows, told)
