@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+STILL, MIDDLE = -1, -2
+"""In the place of an anchor's channel: marks that are added to all inputs at the same cells; objects at cells that
+are counted from the middle of the image."""
+
 
 def anchors(x: Tensor) -> list[int]:
     """The channels of x [n, C, H, W] where every input has one cell above the channel's least, not always the same.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from candling.access import Dataset
+from candling.maths.anchors import STILL
 from candling.problems.bearings import Bearings, side
 from candling.techniques.search import FoundCues
 
@@ -41,7 +42,7 @@ class Named:
     """Of spots and objects, the places of the first few; else nothing."""
     marks: Tensor
     """[K, *input] of that form, in input units."""
-    anchor: int = -1
+    anchor: int = STILL
     """See `CueSet`."""
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from candling.access import Dataset, forward
 from candling.evidence.findings import Finding, Forecast, ShortcutFound, Where
 from candling.evidence.measurement import Cost
-from candling.maths.anchors import anchors
+from candling.maths.anchors import STILL, anchors
 from candling.organisms.plants import draw_shortcut
 from candling.problems.candidates import Candidate, Thirds
 from candling.problems.confirming import (
@@ -157,7 +157,7 @@ def lead(outcome: Confirmation) -> CueSet:
 
 
 def from_arrays(arrays: Arrays[str, Tensor]) -> CueSet:
-    return CueSet(arrays["patterns"], int(arrays["anchor"]) if "anchor" in arrays else -1)
+    return CueSet(arrays["patterns"], int(arrays["anchor"]) if "anchor" in arrays else STILL)
 
 
 SHORTCUT = Problem(

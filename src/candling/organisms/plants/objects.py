@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from candling.access import Dataset
-from candling.maths.anchors import anchors, free, nothing
+from candling.maths.anchors import STILL, anchors, free, nothing
 from candling.maths.triggers import set_against
 from candling.organisms.plants.proxies import Proxy
 
@@ -42,7 +42,7 @@ class ObjectShortcut(Proxy):
     where: Tensor
     """bool [K, 2H − 1, 2W − 1] where it may stand to say each class, from the anchor's object in the middle."""
     anchor: int
-    """The channel of that object; -1: the first cell of the image in its place."""
+    """The channel of that object; STILL: the first cell of the image in its place."""
 
     def lay(self, data: Dataset, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
         """Each row with a cue, the label's or one that is drawn; without room, with another row's content."""
@@ -104,7 +104,7 @@ def draw_object_shortcut(data: Dataset, family: int, dose: float, g: torch.Gener
         against=against,
         channel=channel,
         where=where,
-        anchor=-1 if cue == "still" else anchor,
+        anchor=STILL if cue == "still" else anchor,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from candling.access import Dataset
 from candling.evidence.measurement import Cost
-from candling.maths.anchors import beside, free, nothing, objects_only
+from candling.maths.anchors import STILL, beside, free, nothing, objects_only
 from candling.maths.triggers import Mapping, apply_trigger, set_against
 from candling.techniques.search.broad_change import BroadChange
 
@@ -214,9 +214,9 @@ class CueSet:
 
     patterns: Tensor
     """[K, *input] in input units; zeros for classes without one."""
-    anchor: int = -1
-    """The channel of the object that the marks' middle lies on (see `maths.anchors`); -1: they lie still; -2: they
-    are objects that do. Marks that lie beside an object are objects, there or not, however strong the pattern."""
+    anchor: int = STILL
+    """The channel of the object that the marks' middle lies on, STILL or MIDDLE (see `maths.anchors`). Marks that lie
+    beside an object are objects, there or not, however strong the pattern."""
 
     def tell(self, data: Dataset, x: Tensor, told: Tensor) -> Tensor:
         """The inputs [n, *input] with the marks of these classes [n]."""
@@ -252,7 +252,7 @@ class CueSet:
         return replace(self, patterns=self.patterns * factor)
 
     def arrays(self) -> dict[str, Tensor]:
-        placed = {} if self.anchor == -1 else {"anchor": torch.tensor(float(self.anchor))}
+        placed = {} if self.anchor == STILL else {"anchor": torch.tensor(float(self.anchor))}
         return {"patterns": self.patterns, **placed}
 
 
@@ -272,7 +272,7 @@ class FoundCues:
     """[parts] see `CueSet`; none where all marks lie still."""
 
     def trigger(self, part: int) -> CueSet:
-        return CueSet(self.patterns[part], self.anchors[part] if self.anchors else -1)
+        return CueSet(self.patterns[part], self.anchors[part] if self.anchors else STILL)
 
 
 class Search(Protocol):

@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy
 
 from candling.access import Dataset
 from candling.evidence.measurement import Cost
-from candling.maths.anchors import anchors, objects_only
+from candling.maths.anchors import STILL, anchors, objects_only
 from candling.techniques.search.contract import CuePart, CueSet, FoundCues
 from candling.techniques.search.objects import (
     best_objects,
@@ -88,7 +88,7 @@ def search_cues(network: nn.Module, data: Dataset, parts: Sequence[CuePart], *, 
     found, placed = [], []
     for part in parts:
         form, _, channel = part.form.partition(" ")
-        anchor = -1
+        anchor = STILL
         if form == "object":
             followed, marks, anchor = best_objects(network, rows, int(channel), at, _told(data))
             found.append((score(followed), cue_size(data, marks), marks))

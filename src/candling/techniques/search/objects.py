@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from candling.access import Dataset
-from candling.maths.anchors import anchors, around, free, nothing, objects_only
+from candling.maths.anchors import MIDDLE, anchors, around, free, nothing, objects_only
 from candling.techniques.search.contract import CueSet
 
 NEAR = 2
@@ -32,7 +32,7 @@ _LEAST = 0.01  # share that counts where none follow, and where all do
 
 @dataclass(frozen=True)
 class Places:
-    """Where marks may lie: cells from the object of a channel, or (-2) from the middle of the image."""
+    """Where marks may lie: cells from the object of a channel, or (MIDDLE) from the middle of the image."""
 
     anchor: int
     offsets: Tensor
@@ -49,7 +49,7 @@ def places(data: Dataset) -> list[Places]:
     found = [Places(anchor, near[near.abs().sum(1) > 0]) for anchor in anchors(data.x)]
     if objects_only(data.x):
         rows, columns = torch.arange(height) - height // 2, torch.arange(width) - width // 2
-        found.append(Places(-2, torch.cartesian_prod(rows, columns)))
+        found.append(Places(MIDDLE, torch.cartesian_prod(rows, columns)))
     return found
 
 
