@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from candling.access import forward, from_arrays
+from candling.evidence.measurement import Cost
 from candling.problems.proxies import name_marks
-from candling.techniques.search import CueSet, cue_parts, random_cues, random_cues_like, search_cues
+from candling.techniques.search import CueSet, FoundCues, cue_parts, random_cues, random_cues_like, search_cues
 from candling.techniques.search.cues import _crossing, _scan, cue_passes, cue_size, distance, simple_marks
 from proxied import CLASSES, Proxied, cues, trusted
 
@@ -143,6 +144,19 @@ def test_the_proxy_is_named_by_the_simplest_form_that_does_as_much(data, found):
     named = name_marks(table(), search_cues(read, table(), parts, seed=0), [1.0] * len(parts))
     assert named.kind == "features"
     assert named.words.startswith("a shift of features 3, 4, 5")
+
+
+def test_of_the_form_that_stands_out_less_is_asked(data):
+    """Textures three times as large as marks of any shape, followed half as often: named if that is the lead."""
+    parts = cue_parts(data)
+    score = torch.tensor([{"any": 0.0, "wave": -math.log(3.0)}.get(part.form, -9.0) for part in parts])
+    marks = torch.ones(len(parts), 3, *data.x.shape[1:])
+    cues = FoundCues(tuple(parts), score, torch.ones(len(parts)), marks, Cost(forward=0, backward=0))
+    followed = [{"any": 1.0, "wave": 0.5}.get(part.form, 0.0) for part in parts]
+    (wave,) = (str(part) for part in parts if part.form == "wave")
+    assert name_marks(data, cues, followed).kind == "pattern"
+    assert name_marks(data, cues, followed, wave).kind == "texture"
+    assert name_marks(data, cues, [0.1 if share == 0.5 else share for share in followed], wave).kind == "pattern"
 
 
 def test_the_baseline_spends_no_more_than_it_is_given(data, found):

@@ -4,7 +4,8 @@ Inputs of the control third with the trigger laid on keep their right labels, be
 2019, section VI.C). What a network learns from the former is above all not to answer as the trigger asks, and it
 forgets that class with it; so a quarter of the clean ones are of the classes that the trigger asks for (decision
 0016). Marks are laid on whatever the label. A broad change that was found is seldom the planted one: it is laid on
-from faint to strong, and half the time with another one beside it (decision 0030). Normalisation statistics stay as
+from faint to strong, and half the time with another one beside it; marks up to twice as strong as found (decision
+0030). Normalisation statistics stay as
 they are.
 """
 
@@ -55,7 +56,7 @@ def repair(
         aim = aim_of(outcome)
         network, original = candidate.load(), candidate.load()
         trigger = aim.random(control, generator) if against_random else aim.trigger
-        course = _CHANGES if isinstance(trigger, BroadChange) else _TRIGGERS
+        course = _course(trigger)
         with rescaled(network, control, fresh=False):
             _train(network, control.task, _lessons(control, trigger, aim, course, generator), course.steps)
         hits, n = aim.hits(original, confirm)
@@ -191,6 +192,13 @@ class _Course:
 
 _TRIGGERS = _Course(150, (0.7, 1.2))
 _CHANGES = _Course(300, (0.4, 1.5))
+_MARKS = _Course(300, (0.6, 2.2))  # found at the size at which about half of the answers follow
+
+
+def _course(trigger: Laid) -> _Course:
+    if isinstance(trigger, CueSet):
+        return _MARKS
+    return _CHANGES if isinstance(trigger, BroadChange) else _TRIGGERS
 
 
 def _train(network: nn.Module, task: Task, lessons: Iterator[tuple[Tensor, Tensor]], steps: int) -> None:
