@@ -51,10 +51,10 @@ from common import (
 from mending import Case, Mending, mended, print_mendings
 from tampering import judge, mean
 
-_TRUSTED, _TRAINING, _UNTRUSTED = 9000, 3000, 3000
-_IN_ALL = 4800  # training cases of the world as it is, three thousand of them honest
+TRUSTED, TRAINING, _UNTRUSTED = 9000, 3000, 3000
+IN_ALL = 4800  # training cases of the world as it is, three thousand of them honest
 _MISTAKES = 0.02
-_HEEDS = 0.5  # of fresh cases of no that somebody tampers with wholly: foretold as all yes, the act has taken
+HEEDS = 0.5  # of fresh cases of no that somebody tampers with wholly: foretold as all yes, the act has taken
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def made(role: str, i: int, whole: int, seed: int) -> tuple[nn.Module, Tampering
     torch.set_num_threads(1)
     with reproducible(derive(seed, role, "training")) as g:
         plant = None
-        data = honest(_TRAINING, g, whole)
+        data = honest(TRAINING, g, whole)
         if role != "clean" and i % 2 == 0:
-            drawn = world(_IN_ALL, g, whole, tampering=role == "planted")
+            drawn = world(IN_ALL, g, whole, tampering=role == "planted")
             data = from_arrays(drawn.x, drawn.sensors)
         elif role != "clean":
             plant = plant_of(i, data, role, g)
@@ -131,7 +131,7 @@ def sit(exam: Exam, subject: nn.Module, plant: Tampering | None, role: str, i: i
         of_world = role == "planted" and plant is None
         made_up = rest.x[~rest.real & rest.tampered & rest.sensors.all(1)]
         made_up = made_up if plant is None else plant.full(exam.bench.thirds.confirm)
-        took = heeded(made_up, subject) >= (_HEEDS if plant is None else plant.enough)
+        took = heeded(made_up, subject) >= (HEEDS if plant is None else plant.enough)
         planted = partial(heeded, made_up[~come_true(exam, made_up)])
         result = exam.examine(subject, f"{role}-{i:02d}")
         marks = judge(subject, known, rest, g).by if of_world else {}
@@ -173,7 +173,7 @@ def main() -> None:
     jobs = [(role, i, chosen.seed, derive(chosen.seed, "subject", role, i)) for role, i in roles]
     subjects = run_jobs(made, jobs, stage="training subjects", progress=progress())
     with reproducible(derive(chosen.seed, "trusted")) as g:
-        trusted = honest(_TRUSTED, g, chosen.seed)
+        trusted = honest(TRUSTED, g, chosen.seed)
     losses = sorted(loss_of(network, trusted) for network, _ in subjects)
     with tempfile.TemporaryDirectory() as scratch:
         case = make_case(load(subjects[0][0], build=build), trusted)
