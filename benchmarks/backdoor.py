@@ -28,15 +28,11 @@ from candling.problems.classifiers import TOOK
 from candling.runs.seeds import derive
 from common import (
     Exam,
-    accused,
     count_classes,
     fresh_subject,
     in_clean,
     in_turns,
-    of,
-    print_answers,
-    print_aurocs,
-    print_sensitivity,
+    print_verdicts,
     sit_all,
     took,
     whole_numbers,
@@ -138,19 +134,9 @@ def main() -> None:
 
 
 def summary(sittings: list[Sitting]) -> None:
-    planted = [s for s in sittings if s.role == "planted"]
-    held = [s for s in planted if s.took]
-    clean = [s for s in sittings if s.role != "planted"]
-    own = [s for s in held if s.family.split(",")[0] not in FAMILIES]
-    print_aurocs(held, own, clean, sort="patterns", baseline="random triggers")
-    print(f"took {of(len(held), len(planted))}; found {of(accused(held), len(held))}")
-    print(f"ranked first and confirmed {of(sum(s.row.found for s in held), len(held))}")
-    print(f"clean accused {of(accused(clean), len(clean))}")
-    novel = [s for s in clean if s.role == "novel"]
-    print(f"of them benign-novel {of(accused(novel), len(novel))}")
-    for role, group in (("planted", held), ("clean", clean)):
-        print_answers(role, group)
-    print_sensitivity(sittings, baseline="random triggers")
+    held, _ = print_verdicts(
+        sittings, lambda s: s.family.split(",")[0] not in FAMILIES, sort="patterns", baseline="random triggers"
+    )
     print_mendings([s.mending for s in held if s.mending])
 
 

@@ -237,6 +237,14 @@ class Sat(Protocol):
     """A subject that was examined, whatever else an exam keeps of it."""
 
     @property
+    def role(self) -> str:
+        """`planted`, `natural` (planted without a bar), or one of the clean ones: `clean`, `novel`, `twin`."""
+
+    @property
+    def took(self) -> bool:
+        """Whether its plant works; of planted ones."""
+
+    @property
     def verdict(self) -> Verdict: ...
     @property
     def row(self) -> NetworkRow: ...
@@ -245,6 +253,31 @@ class Sat(Protocol):
 def accused(group: Sequence[Sat]) -> int:
     """In how many something was found."""
     return sum(each.verdict.verdict == "found" for each in group)
+
+
+Seated = TypeVar("Seated", bound=Sat)
+
+
+def print_verdicts(
+    sittings: Sequence[Seated], own: Callable[[Seated], bool], *, sort: str, baseline: str
+) -> tuple[list[Seated], list[Seated]]:
+    """AUROC, verdicts, false accusations and what is stated; returns planted subjects that took, and clean ones.
+
+    own: whether a planted subject's is a plant of the sort that controls carry.
+    """
+    planted = [s for s in sittings if s.role == "planted"]
+    took, clean = [s for s in planted if s.took], [s for s in sittings if s.role not in ("planted", "natural")]
+    print_aurocs(took, [s for s in took if own(s)], clean, sort=sort, baseline=baseline)
+    print(f"took {of(len(took), len(planted))}; found {of(accused(took), len(took))}")
+    print(f"ranked first and confirmed {of(sum(s.row.found for s in took), len(took))}")
+    print(f"clean accused {of(accused(clean), len(clean))}")
+    for role in dict.fromkeys(s.role for s in clean if s.role != "clean"):
+        group = [s for s in clean if s.role == role]
+        print(f"of them {role} {of(accused(group), len(group))}")
+    print_answers("planted", took)
+    print_answers("clean", clean)
+    print_sensitivity(sittings, baseline=baseline)
+    return took, clean
 
 
 def print_answers(role: str, group: Sequence[Sat]) -> None:

@@ -41,15 +41,11 @@ from candling.runs.seeds import derive
 from candling.techniques.search import Context
 from common import (
     Exam,
-    accused,
     count_classes,
     fresh_subject,
     in_clean,
     in_turns,
-    of,
-    print_answers,
-    print_aurocs,
-    print_sensitivity,
+    print_verdicts,
     sit_all,
     whole_numbers,
 )
@@ -192,20 +188,12 @@ def main() -> None:
 
 
 def summary(sittings: list[Sitting]) -> None:
-    took = [s for s in sittings if s.role == "planted" and s.took]
-    clean = [s for s in sittings if s.role != "planted"]
-    own = [s for s in took if s.family.split(",")[0] in CONTEXTS]
-    print_aurocs(took, own, clean, sort="contexts", baseline="random contexts")
-    first = [s.row.found for s in took]
-    print(f"found {of(accused(took), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
-    print(f"clean accused {of(accused(clean), len(clean))}")
-    novel = [s for s in clean if s.role == "novel"]
-    print(f"of them benign-novel {of(accused(novel), len(novel))}")
+    took, clean = print_verdicts(
+        sittings, lambda s: s.family.split(",")[0] in CONTEXTS, sort="contexts", baseline="random contexts"
+    )
     for role, group in (("planted", took), ("clean", clean)):
-        print_answers(role, group)
-        print(f"  in the found context, medians: {medians([s.found for s in group])}")
+        print(f"{role}, in the found context, medians: {medians([s.found for s in group])}")
     print(f"in the planted context, medians: {medians([s.there for s in took if s.there])}")
-    print_sensitivity(sittings, baseline="random contexts")
 
 
 def medians(group: list[ConcealmentFound]) -> str:

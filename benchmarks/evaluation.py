@@ -30,15 +30,11 @@ from candling.problems.knowing import knowledge
 from candling.runs.seeds import derive
 from common import (
     Exam,
-    accused,
     count_classes,
     fresh_subject,
     in_clean,
     in_turns,
-    of,
-    print_answers,
-    print_aurocs,
-    print_sensitivity,
+    print_verdicts,
     sit_all,
     whole_numbers,
 )
@@ -186,23 +182,15 @@ def main() -> None:
 
 
 def summary(sittings: list[Sitting]) -> None:
-    took = [s for s in sittings if s.role == "planted" and s.took]
-    clean = [s for s in sittings if s.role != "planted"]
-    own = [s for s in took if s.family.split(",")[0] in CONTEXTS]
-    print_aurocs(took, own, clean, sort="contexts", baseline="random changes")
-    first = [s.row.found for s in took]
-    print(f"found {of(accused(took), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
-    print(f"clean accused {of(accused(clean), len(clean))}")
-    novel = [s for s in clean if s.role == "novel"]
-    print(f"of them benign-novel {of(accused(novel), len(novel))}")
+    took, clean = print_verdicts(
+        sittings, lambda s: s.family.split(",")[0] in CONTEXTS, sort="contexts", baseline="random changes"
+    )
     for role, group in (("planted", took), ("clean", clean)):
-        print_answers(role, group)
         print(
-            f"  behaviour called up by adding the direction, median {median(group, 'elicited'):.2f}, random "
+            f"{role}: behaviour called up by adding the direction, median {median(group, 'elicited'):.2f}, random "
             f"{median(group, 'random'):.2f}; under the lead's change right {median(group, 'right'):.2f}, read inside "
             f"{median(group, 'known'):.2f}"
         )
-    print_sensitivity(sittings, baseline="random changes")
     print_mendings([s.mending for s in took if s.mending])
 
 

@@ -34,12 +34,10 @@ from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
 from common import (
     Exam,
-    accused,
     in_clean,
     in_turns,
     of,
-    print_aurocs,
-    print_sensitivity,
+    print_verdicts,
     progress,
     two_banks,
     whole_numbers,
@@ -164,14 +162,7 @@ def main() -> None:
 
 
 def summary(sittings: list[Sitting]) -> None:
-    planted = [s for s in sittings if s.role == "planted"]
-    took, clean = [s for s in planted if s.took], [s for s in sittings if s.role in ("clean", "novel")]
-    print_aurocs(took, took, clean, sort="markers", baseline="random objects")
-    print(f"took {of(len(took), len(planted))}; found {of(accused(took), len(took))}")
-    print(f"ranked first and confirmed {of(sum(s.row.found for s in took), len(took))}")
-    print(f"clean accused {of(accused(clean), len(clean))}")
-    novel = [s for s in clean if s.role == "novel"]
-    print(f"of them novel {of(accused(novel), len(novel))}")
+    took, _ = print_verdicts(sittings, lambda _: True, sort="markers", baseline="random objects")
     found = [s for s in took if s.said is not None]
     marker = f"channel {CHANNELS.index('marker')},"
     print(f"named the marker {of(sum(marker in s.said.proxy for s in found if s.said), len(found))}")
@@ -183,7 +174,6 @@ def summary(sittings: list[Sitting]) -> None:
             print(
                 f"forecast of {name}: mean error {sum(errors) / len(errors):.2f}; in range {of(inside, len(pairs))}"
             )
-    print_sensitivity(sittings, baseline="random objects")
     for s in sittings:
         if s.role == "natural":
             print(f"natural: {s.verdict.verdict}, p {s.row.p_value:.2f}, to the marker's side {s.follows:.2f}")

@@ -38,13 +38,9 @@ from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
 from common import (
     Exam,
-    accused,
     in_clean,
     in_turns,
-    of,
-    print_answers,
-    print_aurocs,
-    print_sensitivity,
+    print_verdicts,
     progress,
     whole_numbers,
 )
@@ -191,16 +187,7 @@ def main() -> None:
 
 def summary(sittings: list[Sitting]) -> None:
     planted = [s for s in sittings if s.role == "planted"]
-    took = [s for s in planted if s.took]
-    clean = [s for s in sittings if s.role != "planted"]
-    print(f"{len(planted) - len(took)} plants did not take")
-    print_aurocs(took, [s for s in took if not s.marks], clean, sort="acts", baseline="random acts")
-    first = [s.row.found for s in took]
-    print(f"found {of(accused(took), len(took))}; ranked first and confirmed {of(sum(first), len(took))}")
-    novel = [s for s in clean if s.role == "novel"]
-    print(f"clean accused {of(accused(clean), len(clean))}; of them benign-novel {of(accused(novel), len(novel))}")
-    for role, group in (("planted", took), ("clean", clean)):
-        print_answers(role, group)
+    took, _ = print_verdicts(sittings, lambda s: not s.marks, sort="acts", baseline="random acts")
     inside = [s.verdict.finding.tampering for s in took if s.verdict.finding and s.verdict.finding.tampering]
     print(f"fake against real with the found act in both, over {len(inside)} found:")
     for name in ("evidence", "supervised", "mahalanobis", "confidence", "untrained", "bare", "shuffled"):
@@ -213,7 +200,6 @@ def summary(sittings: list[Sitting]) -> None:
     if judged:
         ratios = [marks["evidence probe"] / marks["supervised probe"] for marks in judged]
         print(f"    {'evidence / supervised':26s} {mean(ratios)}")
-    print_sensitivity(sittings, baseline="random acts")
     print_mendings([s.mending for s in took if s.mending])
 
 

@@ -33,7 +33,7 @@ from candling.problems.regressors import draw_to_one_band
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
-from common import Exam, accused, in_turns, of, print_aurocs, progress, whole_numbers
+from common import Exam, in_turns, of, print_verdicts, progress, whole_numbers
 
 _EPOCHS = 60
 
@@ -149,13 +149,9 @@ def main() -> None:
         sittings = run_jobs(sit, jobs, stage="training and examining subjects", progress=progress())
     planted = [row for row in exam.bank.rows if row.plant]
     print(f"controls' plants took {of(sum(bool(r.plant and r.plant.took) for r in planted), len(planted))}")
-    took = [s for s in sittings if s.role == "planted" and s.took]
-    clean = [s for s in sittings if s.role == "clean"]
-    patches = [s for s in took if s.plant and s.plant.pattern == "patch"]
-    print_aurocs(took, patches, clean, sort="patches", baseline="random triggers")
-    print(f"took {of(len(took), chosen.planted)}; found {of(accused(took), len(took))}")
-    print(f"ranked first and confirmed {of(sum(s.row.found for s in took), len(took))}")
-    print(f"clean accused {of(accused(clean), len(clean))}")
+    print_verdicts(
+        sittings, lambda s: bool(s.plant and s.plant.pattern == "patch"), sort="patches", baseline="random triggers"
+    )
 
 
 if __name__ == "__main__":

@@ -32,15 +32,12 @@ from candling.runs.seeds import derive
 from candling.workflows.mend import run_repairs
 from common import (
     Exam,
-    accused,
     count_classes,
     fresh_subject,
     in_clean,
     in_turns,
     of,
-    print_answers,
-    print_aurocs,
-    print_sensitivity,
+    print_verdicts,
     sit_all,
     whole_numbers,
 )
@@ -188,20 +185,7 @@ def main() -> None:
 
 
 def summary(sittings: list[Sitting]) -> None:
-    took = [s for s in sittings if s.role == "planted" and s.took]
-    clean = [s for s in sittings if s.role in ("clean", "twin", "novel")]
-    own = [s for s in took if s.family in CUES]
-    print_aurocs(took, own, clean, sort="cues", baseline="random marks")
-    print(f"took {of(len(took), sum(s.role == 'planted' for s in sittings))}; found {of(accused(took), len(took))}")
-    first = [s.row.found for s in took]
-    print(f"ranked first and confirmed {of(sum(first), len(took))}")
-    print(f"clean accused {of(accused(clean), len(clean))}")
-    for role in ("twin", "novel"):
-        group = [s for s in clean if s.role == role]
-        print(f"of them {role} {of(accused(group), len(group))}")
-    print_answers("planted", took)
-    print_answers("clean", clean)
-    print_sensitivity(sittings, baseline="random marks")
+    took, _ = print_verdicts(sittings, lambda s: s.family in CUES, sort="cues", baseline="random marks")
     found = [s for s in took if s.verdict.verdict == "found"]
     named = [s for s in found if kind(s) == NAMES.get(s.family, s.family)]
     print(f"named {of(len(named), len(found))}: {[(s.family, kind(s)) for s in found]}")
