@@ -113,6 +113,9 @@ class Bench:
         return {**self.__dict__, "progress": silent, "ledger": None}
 
 
+_HIDDEN = "networks that were trained against this very search: the sensitivity is about plants that do not hide"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One problem class. Every stage is a function that can run in a worker process."""
@@ -149,6 +152,9 @@ class Problem:
     classifier's audit"""
     refuted_last: bool = True
     """Whether leads that gate 2 refutes rank below all that pass; else the rank is by the search alone."""
+
+    def not_tested(self, data: Any) -> list[str]:
+        return [_HIDDEN, *self.untested(data)]
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ def _too_little(problem: Problem, bench: Bench, n: int, reason: str) -> Examinat
         negatives_confirmed=None,
         baseline=None,
         finding=None,
-        not_tested=problem.untested(bench.thirds.search),
+        not_tested=problem.not_tested(bench.thirds.search),
         claims=[],
     )
     return Examination(verdict, [], {}, _NOTHING)

@@ -114,7 +114,7 @@ def conclude(
         negatives_confirmed=Gate(passed=sum(r.confirmed for r in clean), n=bank.n),
         baseline=_baseline(problem.baseline, row, planted, detection, 1 / (1 + bank.n)),
         finding=finding,
-        not_tested=problem.untested(bench.thirds.search),
+        not_tested=problem.not_tested(bench.thirds.search),
         claims=[],
     )
     claims = state_claims(verdict, row, float(detection.found.score[search.lead]))
