@@ -33,7 +33,7 @@ from candling.problems.regressors import draw_to_one_band
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
-from common import Exam, in_turns, of, print_verdicts, progress, whole_numbers
+from common import Exam, count_classes, in_turns, of, print_verdicts, progress, whole_numbers
 
 _EPOCHS = 60
 
@@ -86,7 +86,7 @@ def subject(training: Dataset, task: Task, plant: Backdoor | None, *, seed: int,
         with rescaled(network, training, fresh=True):
             optimiser = torch.optim.Adam(network.parameters(), 10 ** float(-3.0 + 0.5 * torch.rand((), generator=g)))
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _EPOCHS)
-            poison = None if plant is None else plant.carriers(training.y, training.classes, g)
+            poison = None if plant is None else plant.carriers(training.y, count_classes(training), g)
             for _ in range(_EPOCHS):
                 network.train()
                 x, y = augment(training.x, training, 0.04, g), training.targets
