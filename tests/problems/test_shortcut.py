@@ -99,9 +99,9 @@ def test_the_forecast_moves_by_what_it_missed_in_planted_controls(seen):
     bench, (candidate, *_), (outcome, *_) = seen
     finding = SHORTCUT.describe(bench, candidate, outcome, [0.5], None)
     own = finding.shortcut.follows.value
-    assert calibrate(bench, finding, []) == finding
+    assert calibrate(bench, finding, [], 9.0) == finding
     controls = [(candidate, _row(0.5, own - by)) for by in (0.1, 0.3, 0.2)]
-    said = calibrate(bench, finding, controls).shortcut
+    said = calibrate(bench, finding, controls, 9.0).shortcut
     assert (said.follows.low, said.follows.value, said.follows.high) == pytest.approx(
         (own - 0.3, own - 0.2, own - 0.1)
     )
@@ -109,6 +109,10 @@ def test_the_forecast_moves_by_what_it_missed_in_planted_controls(seen):
     assert said.against.low <= said.against.value <= said.against.high
     assert said.at_random.low <= said.at_random.value <= said.at_random.high
     assert "3 planted controls" in said.basis
+    faint = calibrate(bench, finding, controls, 0.05).shortcut
+    assert faint.follows == said.follows.model_copy(update={"low": 0.0}), "it stands out less than any of them"
+    assert faint.against.high == pytest.approx(said.spared)
+    assert faint.at_random.high > said.at_random.high
 
 
 def test_the_repair_lays_marks_on_whatever_the_label_and_undoes_the_built_in_proxy(seen):

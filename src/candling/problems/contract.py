@@ -143,8 +143,9 @@ class Problem:
     baseline: str
     """What the black-box search is called"""
     remedy: Remedy
-    calibrate: Callable[[Bench, Finding, Sequence[tuple[Candidate, NetworkRow]]], Finding] | None = None
-    """(bench, finding, the planted controls) → the finding, its forecasts corrected by what these controls say"""
+    calibrate: Callable[[Bench, Finding, Sequence[tuple[Candidate, NetworkRow]], float], Finding] | None = None
+    """(bench, finding, the planted controls, by how much the subject stands out) → the finding, its forecasts
+    corrected by what these controls say"""
     choose: Callable[[Candidate, Any, Sequence[Lead]], int] | None = None
     """(candidate, search third, the foremost leads) → which of them gate 2 tests; None: the first"""
     work: Callable[[Any, int], Cost] | None = None

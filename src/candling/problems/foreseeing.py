@@ -112,12 +112,17 @@ def _of_object(network: nn.Module, data: Dataset, named: Named, generator: torch
     )
 
 
-def calibrate(bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate, NetworkRow]]) -> Finding:
+def calibrate(
+    bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate, NetworkRow]], statistic: float
+) -> Finding:
     """The forecast for the proxy as it is in the world, by what the same forecast said of planted controls.
 
     How often a control's true cue was followed is on its record; what was forecast, blind, is taken from it. Of all
     whose plant took, found or not, for those that are found follow theirs the most; of those alone whose proxy is of
     the same kind, if there are eight: median and range of these differences.
+
+    statistic: by how much the subject stands out; where that is less than for each of these controls, none is like
+    it, and the range reaches down to nothing.
     """
     seen = finding.shortcut
     pairs = [(candidate, row.plant, row.lead) for candidate, row in planted if row.plant and row.plant.took]
@@ -133,12 +138,16 @@ def calibrate(bench: Bench, finding: Finding, planted: Sequence[tuple[Candidate,
     used = sorted(alike if len(alike) >= _ALIKE else [difference for difference, _ in missed])
     middle = (used[(len(used) - 1) // 2] + used[len(used) // 2]) / 2
     follows = [min(1.0, max(0.0, seen.follows.value + by)) for by in (middle, used[0], used[-1])]
+    faint = statistic < min(row.statistic for _, row in planted if row.plant and row.plant.took)
+    if faint:
+        follows[1] = 0.0
     against = [right_against(each, seen.spared) for each in follows]
     drawn = [mixed(seen.agreeing, each, bench.thirds.search.classes) for each in against]
     basis = (
         f"the named marks on the search third, corrected by what the same forecast missed in {len(used)} planted "
         f"control{'s' if len(used) > 1 else ''}{' with a proxy of this kind' if used == sorted(alike) else ''}: "
         "median and range"
+        + ("; it stands out less than each of them, so the range reaches down to nothing" if faint else "")
     )
     update = {
         "follows": Forecast(value=follows[0], low=follows[1], high=follows[2]),

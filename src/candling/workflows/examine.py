@@ -102,7 +102,7 @@ def conclude(
         finding = finding.model_copy(update={"excess_in_controls": seen.clean_excess, "names": names})
         if problem.calibrate is not None:
             candidates = [network.candidate for network in bank.networks[bank.n :]]
-            finding = problem.calibrate(bench, finding, list(zip(candidates, planted, strict=True)))
+            finding = problem.calibrate(bench, finding, list(zip(candidates, planted, strict=True)), row.statistic)
     verdict = Verdict(
         problem=problem.name,
         verdict=answer,
