@@ -151,7 +151,7 @@ def main() -> None:
     kinds = [("honest", CUES[i % len(CUES)], i) for i in range(chosen.honest)]
     kinds += [("novel", NOVEL[i % len(NOVEL)], i) for i in range(chosen.novel)]
     jobs = [(*rows, *each[:2], derive(chosen.seed, "plain", each[2])) for each in kinds]
-    plain = run_jobs(mechanism.subject, jobs, stage="training honest and new ones", progress=progress())
+    plain = run_jobs(mechanism.alone, jobs, stage="training honest and new ones", progress=progress())
     report(bank, subjects, plain)
 
 

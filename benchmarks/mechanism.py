@@ -149,11 +149,12 @@ def pair(training: Dataset, search: Dataset, confirm: Dataset, family: str, seed
     return subjects
 
 
-def novel(training: Dataset, search: Dataset, confirm: Dataset, family: str, seed: int) -> list[Subject]:
-    with reproducible(derive(seed, "novel")) as g:
-        network, lesson = build(), drawn_lesson(training, "novel", family, seed)
+def alone(training: Dataset, search: Dataset, confirm: Dataset, kind: str, family: str, seed: int) -> Subject:
+    """A network that has no twin."""
+    with reproducible(derive(seed, kind)) as g:
+        network, lesson = build(), drawn_lesson(training, kind, family, seed)
         learn(network, training, lesson, g)
-        return [judged(network, lesson, search, confirm, seed, g)]
+        return judged(network, lesson, search, confirm, seed, g)
 
 
 def drawn_lesson(training: Dataset, kind: str, family: str, seed: int) -> Lesson:
@@ -196,10 +197,12 @@ def main() -> None:
         rows = (training, bench.thirds.search, bench.thirds.confirm)
         known = [(*rows, CUES[i % len(CUES)], derive(chosen.seed, "pair", i)) for i in range(chosen.pairs)]
         known += [(*rows, UNKNOWN_CUES[i % 2], derive(chosen.seed, "new", i)) for i in range(chosen.pairs // 2)]
-        others = [(*rows, NOVEL[i % len(NOVEL)], derive(chosen.seed, "novel", i)) for i in range(chosen.novel)]
+        fresh = [
+            (*rows, "novel", NOVEL[i % len(NOVEL)], derive(chosen.seed, "novel", i)) for i in range(chosen.novel)
+        ]
         found = run_jobs(pair, known, stage="training pairs", progress=progress())
-        found += run_jobs(novel, others, stage="training networks with something new", progress=progress())
-    subjects = [subject for group in found for subject in group]
+        subjects = [subject for both in found for subject in both]
+        subjects += run_jobs(alone, fresh, stage="training networks with something new", progress=progress())
     print(f"bank: {sum(each.took for each in bank)} of {len(bank)} controls learned their lesson")
     report(subjects, bank)
 
