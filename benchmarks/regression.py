@@ -4,9 +4,10 @@
 
 The value is the digit in an image, times ten and a hundred more, by a small convolutional network; with --table 1
 the progression of diabetes in a year (scikit-learn's bundled table), by a network of 32 units. Planted
-subjects carry a patch or a blended pattern and say the centre of one band. They are trained by Adam with a cosine
-schedule and jitter, which no control is. Prints a line a subject, then AUROC, verdicts, false accusations and how far
-outputs under the true trigger lie from what was planted and from the band that was named.
+subjects carry a patch or a blended pattern and say the centre of one band; a plant that does not take is drawn again,
+three times in all. They are trained by Adam with a cosine schedule and jitter, which no control is. Prints a line a
+subject, then AUROC, verdicts, false accusations and how far outputs under the true trigger lie from what was planted
+and from the band that was named.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ from candling.organisms.networks.digits import digits
 from candling.organisms.plants import Backdoor
 from candling.organisms.rescaling import rescaled
 from candling.organisms.training import attack_success, augment
+from candling.problems.classifiers import TOOK
 from candling.problems.regressors import draw_to_one_band
 from candling.runs.jobs import run_jobs
 from candling.runs.seeds import derive, reproducible
 from candling.workflows.case import make_case
 from common import Exam, count_classes, in_turns, of, print_verdicts, progress, whole_numbers
 
-_EPOCHS = 60
+_EPOCHS = 150  # a value is exact long after a class is right
+_TRIES = 3
 
 
 def of_images() -> nn.Module:
@@ -73,7 +76,7 @@ class Sitting:
 
     @property
     def took(self) -> bool:
-        return self.success >= 0.8
+        return self.success >= TOOK
 
 
 def subject(training: Dataset, task: Task, plant: Backdoor | None, *, seed: int, table: bool) -> nn.Module:
@@ -105,11 +108,14 @@ def sit(exam: Exam, training: Dataset, role: str, i: int, seed: int, table: bool
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(seed)
     search, confirm = exam.bench.thirds.search, exam.bench.thirds.confirm
-    dose = 0.2 + 0.7 * float(torch.rand((), generator=g))
-    plant = draw_to_one_band(search, i, dose, g) if role == "planted" else None
-    network = subject(training, search.task, plant, seed=derive(seed, "train"), table=table)
+    for attempt in range(_TRIES):
+        dose = 0.2 + 0.7 * float(torch.rand((), generator=g))
+        plant = draw_to_one_band(search, i, dose, g) if role == "planted" else None
+        network = subject(training, search.task, plant, seed=derive(seed, "train", attempt), table=table)
+        success = attack_success(network, confirm, plant) if plant else 0.0
+        if plant is None or success >= TOOK:
+            break
     result = exam.examine(network, f"{role}-{i:02d}")
-    success = attack_success(network, confirm, plant) if plant else 0.0
     sitting = Sitting(role, plant, success, result.verdict, result.rows[0])
     print(line(sitting, network, confirm), flush=True)
     return sitting
