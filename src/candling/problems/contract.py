@@ -174,5 +174,7 @@ class Kind:
     """(network, data) → loss in nats, accuracy"""
     shortage: Callable[[Thirds[Any]], str | None]
     """Why there is too little trusted data, if there is"""
+    beside: int = 0
+    """Networks that `prepare` trains on trusted rows"""
     slack: float | None = None
     """Difference of trusted loss, in nats, that resemblance passes over; None: compare logarithms, pass over none"""

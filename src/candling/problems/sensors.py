@@ -103,4 +103,5 @@ SENSORS = Kind(
     train=train_control,
     quality=loss_and_accuracy,
     shortage=shortage,
+    beside=BESIDE,
 )

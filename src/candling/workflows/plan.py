@@ -89,7 +89,7 @@ def plan(
         backward=backward,
         seconds=(both * backward + ahead * (forward - backward)) / cores,
         megabytes=400 + 8 * weights + 16 * case.trusted.x.numel() / 1e6,
-        disk=((1 + len(problems)) * controls + 2) * weights,
+        disk=((1 + len(problems)) * controls + case.kind.beside + 2) * weights,
         notes=(f"untrusted    {len(LESSONS):,} controls with lessons, if a group stands out",) if lessons else (),
     )
 
@@ -150,7 +150,7 @@ def _classifier_passes(case: Case, trusted: Dataset, problems: Sequence[str], co
     """Forward (those before a backward pass too) and backward passes of one input each."""
     rows = max(1, len(trusted) // 3)
     epochs = most_epochs(rows, batch=64, values=trusted.task.bands is not None)
-    train = (1 + len(problems)) * controls * rows * epochs
+    train = ((1 + len(problems)) * controls + case.kind.beside) * rows * epochs
     spent = [problem.work(trusted, controls) for problem in named(case.kind, problems) if problem.work]
     networks = 2 * controls + 1
     forward, backward = (networks * sum(getattr(each, way) for each in spent) for way in ("forward", "backward"))
