@@ -63,8 +63,8 @@ def foresee(candidate: Candidate, search: Dataset, seed: int, lead: str) -> Outl
         every = cue_parts(data)
         parts = [part for part in every if str(part) == lead and part.form.startswith("object")] or every
         found = search_cues(network, data, parts, seed=seed)
-        each = [share(network, data, found.trigger(part)) for part in range(len(found.parts))]
-        named = name_marks(search, found, each, lead)
+        shares = [share(network, data, found.trigger(part)) for part in range(len(found.parts))]
+        named = name_marks(search, found, shares, lead)
         if named.kind in ("object", "cell"):
             return _of_object(network, data, named, generator)
         marks = CueSet(named.marks, named.anchor)
@@ -74,7 +74,7 @@ def foresee(candidate: Candidate, search: Dataset, seed: int, lead: str) -> Outl
             named=named,
             plain=right(forward(network, data.x), data.y),
             agreeing=right(forward(network, marks.tell(data, data.x, data.y)), data.y),
-            follows=max([share(network, data, marks.scaled(_FULL)), *each]),
+            follows=max([share(network, data, marks.scaled(_FULL)), *shares]),
             spared=min(1.0, right(faint, data.y) / max(other, 0.01)),
         )
 
