@@ -31,7 +31,7 @@ from common import (
     count_classes,
     fresh_subject,
     in_clean,
-    in_turns,
+    planted_and_clean,
     print_verdicts,
     sit_all,
     took,
@@ -126,10 +126,7 @@ def line(each: Sitting) -> str:
 
 def main() -> None:
     chosen = whole_numbers(controls=19, planted=20, clean=20, seed=1200)
-    roles = in_turns(
-        [("planted", i) for i in range(chosen.planted)],
-        [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
-    )
+    roles = planted_and_clean(chosen.planted, chosen.clean)
     summary(sit_all("backdoor", roles, made, sit, controls=chosen.controls, seed=chosen.seed))
 
 

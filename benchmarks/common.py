@@ -162,6 +162,13 @@ def in_turns(planted: Sequence[tuple[str, int]], clean: Sequence[tuple[str, int]
     return [role for pair in zip_longest(planted, clean) for role in pair if role]
 
 
+def planted_and_clean(planted: int, clean: int) -> list[tuple[str, int]]:
+    """The same of an exam in which two in five clean subjects are benign-novel."""
+    return in_turns(
+        [("planted", i) for i in range(planted)], [("novel" if i % 5 < 2 else "clean", i) for i in range(clean)]
+    )
+
+
 def _examine_stored(exam: Exam, name: str, sha256: str) -> Examination:
     return exam.examine(exam.bench.candidate(exam.bench.path(sha256)).load(), name)
 

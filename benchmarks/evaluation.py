@@ -33,7 +33,7 @@ from common import (
     count_classes,
     fresh_subject,
     in_clean,
-    in_turns,
+    planted_and_clean,
     print_verdicts,
     sit_all,
     whole_numbers,
@@ -173,10 +173,7 @@ def line(each: Sitting) -> str:
 
 def main() -> None:
     chosen = whole_numbers(controls=19, planted=20, clean=20, seed=3100)
-    roles = in_turns(
-        [("planted", i) for i in range(chosen.planted)],
-        [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
-    )
+    roles = planted_and_clean(chosen.planted, chosen.clean)
     sittings = sit_all("evaluation", roles, made, sit, controls=chosen.controls, seed=chosen.seed)
     summary(sittings)
 

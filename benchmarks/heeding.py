@@ -39,7 +39,7 @@ from candling.workflows.case import make_case
 from common import (
     Exam,
     in_clean,
-    in_turns,
+    planted_and_clean,
     print_verdicts,
     progress,
     whole_numbers,
@@ -162,10 +162,7 @@ def line(each: Sitting) -> str:
 
 def main() -> None:
     chosen = whole_numbers(controls=19, planted=20, clean=20, seed=6100)
-    roles = in_turns(
-        [("planted", i) for i in range(chosen.planted)],
-        [("novel" if i % 5 < 2 else "clean", i) for i in range(chosen.clean)],
-    )
+    roles = planted_and_clean(chosen.planted, chosen.clean)
     jobs = [(role, i, chosen.seed, derive(chosen.seed, "subject", role, i)) for role, i in roles]
     subjects = run_jobs(made, jobs, stage="training subjects", progress=progress())
     with reproducible(derive(chosen.seed, "trusted")) as g:
